@@ -1,0 +1,18 @@
+// `npm run bench -- NAME [options]`: builds the benches beside the source and runs one. Benches run alone on the machine.
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+
+const [name, ...options] = process.argv.slice(2);
+const names = readdirSync("bench").flatMap((file) => (/^[a-z-]+\.ts$/.test(file) ? [file.slice(0, -3)] : []));
+const known = names.filter((each) => !["load", "figures", "cluster"].includes(each));
+if (name === undefined || !known.includes(name)) {
+  console.error(`npm run bench -- NAME, where NAME is one of: ${known.join(", ")}.`);
+  process.exit(2);
+}
+const out = "node_modules/.bench";
+rmSync(out, { recursive: true, force: true });
+const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.bench.json"], { stdio: ["ignore", 2, 2] });
+if (built.status !== 0 || !existsSync(`${out}/bench/${name}.js`)) process.exit(1);
+writeFileSync(`${out}/package.json`, '{ "type": "module" }');
+const { status } = spawnSync(process.execPath, ["--expose-gc", `${out}/bench/${name}.js`, ...options], { stdio: "inherit" });
+process.exit(status ?? 1);

@@ -1,0 +1,72 @@
+/**
+ * The one table of errors. Code, tests and `docs/reference/errors.md` all read it.
+ *
+ * `definite: true` - it did not happen, for certain. `definite: false` - it may have happened, now or in a moment.
+ * `retryable` - calling again with the same arguments can succeed without anybody changing anything.
+ */
+export type ErrorClass = "usage" | "conflict" | "unavailable" | "lost" | "corruption";
+
+export interface ErrorRow {
+  readonly class: ErrorClass;
+  readonly definite: boolean;
+  readonly retryable: boolean;
+  /** What the reader does next. */
+  readonly remedy: string;
+}
+
+const usage = (remedy: string): ErrorRow => ({ class: "usage", definite: true, retryable: false, remedy });
+const conflict = (remedy: string): ErrorRow => ({ class: "conflict", definite: true, retryable: false, remedy });
+const refused = (remedy: string): ErrorRow => ({ class: "unavailable", definite: true, retryable: true, remedy });
+const unknown = (remedy: string): ErrorRow => ({ class: "unavailable", definite: false, retryable: true, remedy });
+const lost = (remedy: string): ErrorRow => ({ class: "lost", definite: false, retryable: false, remedy });
+const corrupt = (remedy: string): ErrorRow => ({ class: "corruption", definite: true, retryable: false, remedy });
+
+export const errorTable = {
+  // The caller's mistake: nothing was sent.
+  INVALID_OPTION: usage("Correct the option that the message names."),
+  UNKNOWN_SCHEME: usage("Use memory:, file:DIRECTORY or conclave://HOST:PORT[,HOST:PORT...]."),
+  KEY_INVALID: usage("Use a non-empty key of at most the documented size."),
+  KEY_TOO_LARGE: usage("Shorten the key; put long content into the value."),
+  VALUE_TOO_LARGE: usage("Keep large content elsewhere and store a reference to it."),
+  TXN_TOO_LARGE: usage("Split the transaction, or ask for less in one."),
+  UNSUPPORTED: usage("Read the Caps of this engine (`conclave doctor`); choose an engine that can."),
+  NOT_A_NUMBER: usage("`add` needs a value that is a whole number in decimal digits, within 2^53."),
+  FOREIGN_CLIENT: usage("Hand in a client that has the method which the message names."),
+  CLOSED: usage("The handle was closed; connect again."),
+
+  // The world's answer is no, for certain.
+  DIRECTORY_IN_USE: conflict("Stop the owner, or share the directory by the `conclave serve` line in the message."),
+  DIRECTORY_FOREIGN: conflict("Use the directory of this member; a new member starts from an empty one."),
+  DIRECTORY_NEWER: conflict("Run the version that wrote it, or a newer one."),
+  WRONG_CLUSTER: conflict("Check the address and the cluster name."),
+  WRONG_MEMBER: conflict("Check that each address leads to the member that the configuration names."),
+  WRONG_PROTOCOL: conflict("Upgrade the older side: their protocol ranges do not meet."),
+  UNAUTHORIZED: conflict("Ask for a credential that may use this key range."),
+  LOCK_TIMEOUT: conflict("Wait longer, or look at the holder that the message names."),
+  NOT_HOLDER: conflict("The hold had ended before the call."),
+  SESSION_EXPIRED: conflict("Open a new session; what was bound to the old one is gone."),
+  CLAIM_TOO_OLD: conflict("This mutation was answered long ago and will not run again."),
+  COMPACTED: conflict("The revision is no longer kept; read the present state."),
+  REVISION_LIMIT: conflict("The store has reached revision 2^53 - 1; export it into a new one."),
+
+  // The answer did not come.
+  TIMEOUT: unknown("Retry; with a claim the mutation happens once."),
+  NO_QUORUM: unknown("Retry; check that a majority of members runs (`conclave status`)."),
+  NOT_LEADER: refused("The client follows the leader by itself; check `conclave status` if it persists."),
+  BUSY: refused("Too much is in flight; send less at a time."),
+  CONNECTION_REFUSED: refused("Check that a member listens at the address."),
+  DISK_FULL: unknown("Free space; the member stops accepting writes and loses nothing that it acknowledged."),
+  DISK_FAILED: unknown("The member stopped on the first failed write; check the disk, then start it again."),
+  PROTOCOL: refused("The other side sent what this version cannot read; check what listens there."),
+
+  // Something that was held is gone.
+  LOCK_LOST: lost("Stop the work; pass hold.token to the store that you write to."),
+  SESSION_LOST: lost("Treat everything bound to the session as gone."),
+
+  // Durable state cannot be trusted.
+  LOG_CORRUPT: corrupt("Restore this member from the others: move the directory away and let it join as new."),
+  SNAPSHOT_CORRUPT: corrupt("Restore this member from the others, or from an older snapshot."),
+  INVARIANT: corrupt("This is a defect of Conclave; keep the log and report it."),
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof errorTable;

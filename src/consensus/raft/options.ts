@@ -1,0 +1,39 @@
+/**
+ * Raft's knobs, all of them, with their defaults. The simulator turns them to extremes ("buggify": windows of one,
+ * batches of one entry) because rare branches hide behind generous limits.
+ */
+export interface RaftOptions {
+  /**
+   * A follower that heard nothing for one to two times this long campaigns. Milliseconds. Default 400.
+   * Shorter recovers sooner; longer survives longer pauses of the leader. At least ten round trips and syncs.
+   */
+  readonly electionTimeoutMs: number;
+  /** A leader is heard at least this often. Milliseconds. Default 60; at most a quarter of the election timeout. */
+  readonly heartbeatMs: number;
+  /** A follower whose connection to the leader broke campaigns within this long: a killed process is noticed at once. Milliseconds. Default 60. */
+  readonly linkLossDelayMs: number;
+  /** Entries of one append. Bytes. Default 1 MiB; one entry always fits. */
+  readonly appendBytesMax: number;
+  /** Appends to one follower that wait for its disk. Default 256. */
+  readonly inFlightMessagesMax: number;
+  /** The same in bytes. Default 8 MiB. */
+  readonly inFlightBytesMax: number;
+  /** Appended and not committed; beyond it `submit` answers `busy`. Bytes. Default 64 MiB. */
+  readonly uncommittedBytesMax: number;
+  /** Kept in memory below the snapshot, for followers that lag a little. Bytes. Default 16 MiB. */
+  readonly retainedBytesMax: number;
+  /** Snapshot bytes of one message. Default 256 KiB. */
+  readonly snapshotChunkBytes: number;
+}
+
+export const raftDefaults: RaftOptions = {
+  electionTimeoutMs: 400,
+  heartbeatMs: 60,
+  linkLossDelayMs: 60,
+  appendBytesMax: 1_048_576,
+  inFlightMessagesMax: 256,
+  inFlightBytesMax: 8_388_608,
+  uncommittedBytesMax: 67_108_864,
+  retainedBytesMax: 16_777_216,
+  snapshotChunkBytes: 262_144,
+};

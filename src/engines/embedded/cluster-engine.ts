@@ -1,0 +1,63 @@
+/**
+ * `conclave://a:7400,b:7400,c:7400`: the client of a cluster over TCP.
+ */
+import { utf8Encode } from "../../base/bytes.ts";
+import { conclaveError } from "../../base/errors.ts";
+import type { ConclaveEvent } from "../../base/event.ts";
+import type { Telemetry } from "../../base/ports.ts";
+import { Client } from "../../client/client.ts";
+import { clusterCaps } from "./embedded-caps.ts";
+import { nodePlatform } from "./node-platform.ts";
+import { parseAddress, TcpTransport } from "./tcp-transport.ts";
+
+export interface ClusterOptions {
+  readonly url: string;
+  readonly cluster?: string;
+  readonly credential?: string | Uint8Array;
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+  readonly clientName?: string;
+  /** How long the first answer may take. Milliseconds. Default 5_000. */
+  readonly timeoutMs?: number;
+  /** Gives up waiting for it; rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+const defaultPort = 7400;
+const timeoutMsDefault = 5_000;
+
+/**
+ * Resolves once a member has answered.
+ * @throws INVALID_OPTION, CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, UNAUTHORIZED
+ */
+export async function connectCluster(options: ClusterOptions): Promise<Client> {
+  const { cluster, credential, telemetry, clientName, signal, timeoutMs = timeoutMsDefault } = options;
+  const client = new Client({
+    platform: nodePlatform,
+    transport: new TcpTransport(),
+    addresses: addressesOf(options.url),
+    caps: clusterCaps,
+    ...(cluster === undefined ? {} : { cluster }),
+    ...(credential === undefined ? {} : { credential: typeof credential === "string" ? utf8Encode(credential) : credential }),
+    ...(telemetry === undefined ? {} : { telemetry }),
+    clientName: clientName ?? `pid ${process.pid}`,
+  });
+  try {
+    // Any member will do: who leads is found with the first call.
+    await client.status(undefined, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    return client;
+  } catch (error) {
+    await client.close();
+    throw error;
+  }
+}
+
+/** `conclave://host[:port][,host[:port]...]`. @throws INVALID_OPTION */
+export function addressesOf(url: string): readonly string[] {
+  const list = /^conclave:\/\/([^/?#]+)\/?$/i.exec(url)?.[1];
+  if (list === undefined) throw conclaveError("INVALID_OPTION", `"${url}" is not of the form conclave://host:port,host:port.`);
+  return list.split(",").map((part) => {
+    const address = /:\d+$/.test(part) ? part : `${part}:${defaultPort}`;
+    parseAddress(address);
+    return address;
+  });
+}

@@ -1,0 +1,122 @@
+/**
+ * A member with an open port: what `conclave serve` runs, and what tests and tools may run in their own process.
+ */
+import { conclaveError } from "../../base/errors.ts";
+import type { ConclaveEvent } from "../../base/event.ts";
+import type { Telemetry } from "../../base/ports.ts";
+import type { RaftOptions } from "../../consensus/raft/options.ts";
+import type { MemberOptions } from "../../replica/member.ts";
+import type { MemberStatus } from "../../wire/member-status.ts";
+import { hostMember } from "./host.ts";
+import { listen } from "./listener.ts";
+import { parseAddress } from "./tcp-transport.ts";
+
+export interface ServeOptions {
+  /** Where everything is kept. */
+  readonly directory: string;
+  /** This member's name in the cluster. Default "local". */
+  readonly member?: string;
+  /** Default "local". Clients that name another cluster are refused. */
+  readonly cluster?: string;
+  /** Where to listen: `host:port`; port 0 takes a free one. Default 127.0.0.1:7400. */
+  readonly listen?: string;
+  /**
+   * Every member with the address at which the others and the clients reach it, this one included.
+   * Default: this member alone, at the address where it listens.
+   */
+  readonly members?: ReadonlyMap<string, string>;
+  readonly raft?: Partial<RaftOptions>;
+  readonly reception?: NonNullable<MemberOptions["reception"]>;
+  readonly onEvent?: (event: ConclaveEvent) => void;
+  /** The member can go on no more: close and exit. */
+  readonly onHalt?: (why: string, error?: unknown) => void;
+}
+
+export interface Server extends AsyncDisposable {
+  /** Where it listens, with the port that it got. */
+  readonly address: string;
+  status(): MemberStatus;
+  close(): Promise<void>;
+}
+
+export const serveDefaults = { member: "local", cluster: "local", listen: "127.0.0.1:7400" } as const;
+
+/**
+ * @throws CONNECTION_REFUSED (the port cannot be had)
+ * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+ */
+export async function serve(options: ServeOptions): Promise<Server> {
+  const { directory, raft, reception, onEvent, onHalt } = options;
+  const { member, cluster, listen: address } = { ...serveDefaults, ...options };
+  const { members } = options;
+  if (members !== undefined && !members.has(member)) {
+    throw conclaveError("INVALID_OPTION", `\`members\` does not name this member, "${member}".`);
+  }
+  for (const each of members?.values() ?? []) parseAddress(each);
+  // The port first: a member that nobody can reach must not take part.
+  let accept: Parameters<typeof listen>[0]["accept"] | undefined;
+  let status: (() => MemberStatus) | undefined;
+  const listener = await listen({
+    address,
+    accept: (connection) => {
+      if (accept !== undefined) return accept(connection);
+      // Still recovering: whoever knocks comes back.
+      connection.close();
+      return { onFrame: () => undefined, onClose: () => undefined };
+    },
+    status: () => status?.() ?? recovering(member, cluster),
+  });
+  const bound = `${listener.host.includes(":") ? `[${listener.host}]` : listener.host}:${listener.port}`;
+  try {
+    const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
+    const hosted = await hostMember({
+      directory,
+      member,
+      cluster,
+      addresses: members ?? new Map([[member, bound]]),
+      ...(raft === undefined ? {} : { raft }),
+      ...(reception === undefined ? {} : { reception }),
+      ...(telemetry === undefined ? {} : { telemetry }),
+      ...(onHalt === undefined ? {} : { onHalt }),
+    });
+    accept = (connection) => hosted.member.accept(connection);
+    status = () => hosted.member.replica.status();
+    let closing: Promise<void> | undefined;
+    const close = async (): Promise<void> => {
+      await hosted.close();
+      await listener.close();
+    };
+    const server: Server = {
+      address: bound,
+      status: () => hosted.member.replica.status(),
+      close: () => {
+        closing ??= close();
+        return closing;
+      },
+      [Symbol.asyncDispose]: () => server.close(),
+    };
+    return server;
+  } catch (error) {
+    await listener.close();
+    throw error;
+  }
+}
+
+function recovering(member: string, cluster: string): MemberStatus {
+  return {
+    member,
+    cluster,
+    role: "recovering",
+    term: 0,
+    leader: undefined,
+    committedIndex: 0,
+    appliedIndex: 0,
+    lastIndex: 0,
+    revision: 0,
+    sessions: 0,
+    syncs: 0,
+    elapsedMs: 0,
+    peers: [],
+    halted: undefined,
+  };
+}

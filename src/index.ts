@@ -1,0 +1,152 @@
+/**
+ * The front door: `connect`, and what it gives.
+ */
+import { conclaveError } from "./base/errors.ts";
+import type { ConclaveEvent } from "./base/event.ts";
+import type { Telemetry } from "./base/ports.ts";
+import { connectCluster } from "./engines/embedded/cluster-engine.ts";
+import { openLocalEngine } from "./engines/embedded/local-engine.ts";
+import { createElection, type Election, type ElectionOptions } from "./recipes/election.ts";
+import { KeyValue } from "./recipes/key-value.ts";
+import { createLock, type Lock, type LockOptions } from "./recipes/lock.ts";
+import type { Caps } from "./store/caps.ts";
+import type { Engine } from "./store/store.ts";
+
+export type { ErrorCode } from "./base/error-table.ts";
+export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
+export type { ConclaveEvent } from "./base/event.ts";
+export { Election, Term } from "./recipes/election.ts";
+export { Hold } from "./recipes/hold.ts";
+export { KeyValue } from "./recipes/key-value.ts";
+export { type AcquireOptions, Lock, type LockOptions } from "./recipes/lock.ts";
+export { op, when } from "./recipes/when.ts";
+export type { Caps, Limits } from "./store/caps.ts";
+export type { Entry } from "./store/entry.ts";
+export type {
+  CallOptions,
+  CasStore,
+  Claim,
+  Compare,
+  Engine,
+  Key,
+  KeyRange,
+  Op,
+  OpResult,
+  Revision,
+  Session,
+  SessionId,
+  SessionOptions,
+  Store,
+  Txn,
+  TxnResult,
+  Value,
+  WatchBatch,
+  WatchEvent,
+  WatchOptions,
+} from "./store/store.ts";
+
+export interface ConnectOptions {
+  /** See `connect`. */
+  readonly url: string;
+  /** Refuse to talk to any other cluster. Only for `conclave://`. Default: whichever answers. */
+  readonly cluster?: string;
+  /** Shown to the members; what it means is theirs to say. Only for `conclave://`. Default: none. */
+  readonly credential?: string | Uint8Array;
+  /** How long the first answer of a member may take. Only for `conclave://`. Milliseconds. Default 5_000. */
+  readonly timeoutMs?: number;
+  /** Gives up waiting for it; rejects with its reason. Does nothing to what is connected. Only for `conclave://`. */
+  readonly signal?: AbortSignal;
+  /** Told of everything that happens. Default: nobody. */
+  readonly onEvent?: (event: ConclaveEvent) => void;
+}
+
+/**
+ * Opens a store and everything that stands on it.
+ *
+ * - `memory:` lives in this process and ends with it.
+ * - `file:./data` lives in this process and on this disk; the directory belongs to one process at a time.
+ * - `conclave://a:7400,b:7400,c:7400` is a cluster of `conclave serve`; any member that answers is enough.
+ *
+ * ```ts
+ * import { connect } from "conclave";
+ *
+ * const conclave = await connect("memory:");
+ * await conclave.lock("invoice/42").run(async (hold) => {
+ *   console.log(`one at a time, with token ${hold.token}`);
+ * });
+ * await conclave.close();
+ * ```
+ * @throws UNKNOWN_SCHEME, INVALID_OPTION (nothing was opened)
+ * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+ * @throws CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, UNAUTHORIZED (no member could be reached)
+ * @since 0.1.0
+ */
+export async function connect(where: string | ConnectOptions): Promise<Conclave> {
+  const options: ConnectOptions = typeof where === "string" ? { url: where } : where;
+  return new Conclave(await openEngine(options));
+}
+
+/** A connection: recipes by name, and the store below them. */
+export class Conclave implements AsyncDisposable {
+  /** The engine below, for recipes of your own. */
+  readonly engine: Engine;
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+  }
+
+  /** What this engine promises, on what condition. */
+  get caps(): Caps {
+    return this.engine.caps;
+  }
+
+  /** Keys and values under a namespace of their own. Default namespace: "default". */
+  store(namespace = "default"): KeyValue {
+    return new KeyValue(this.engine.store(namespace));
+  }
+
+  /** A lock by name: any text without U+0000. Everyone who names it shares it. */
+  lock(name: string, options?: LockOptions): Lock {
+    return createLock(this.engine, name, options);
+  }
+
+  /** An election by name: one leader at a time, in terms. */
+  election(name: string, options?: ElectionOptions): Election {
+    return createElection(this.engine, name, options);
+  }
+
+  /** Sessions end, so locks pass on; calls in flight fail with CLOSED. Idempotent. */
+  close(): Promise<void> {
+    return this.engine.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+async function openEngine(options: ConnectOptions): Promise<Engine> {
+  const { url, onEvent } = options;
+  if (typeof url !== "string") throw conclaveError("INVALID_OPTION", "`url` must be a string.");
+  const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
+  const observed = telemetry === undefined ? {} : { telemetry };
+  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(url)?.[1]?.toLowerCase();
+  const rest = url.slice((scheme?.length ?? 0) + 1);
+  switch (scheme) {
+    case "memory":
+      if (rest !== "") throw conclaveError("INVALID_OPTION", `"${url}": memory: takes nothing after it.`);
+      return openLocalEngine({ directory: undefined, ...observed });
+    case "file":
+      if (rest === "") throw conclaveError("INVALID_OPTION", `"${url}" names no directory.`);
+      return openLocalEngine({ directory: directoryOf(rest), ...observed });
+    case "conclave":
+      return connectCluster({ ...options, ...observed });
+    default:
+      throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
+  }
+}
+
+/** `file:./data`, `file:/var/lib/x`, `file:///var/lib/x`. */
+function directoryOf(rest: string): string {
+  return decodeURIComponent(rest.startsWith("//") ? rest.replace(/^\/\/(?:localhost)?/, "") : rest);
+}

@@ -1,0 +1,187 @@
+/**
+ * The way from "I want it" to a hold: session, place in the queue, turn, all under one signal and one deadline.
+ *
+ * Everything that can end the wait - the caller, the time, the loss of the session - aborts one signal, and its reason
+ * says which. Whatever goes wrong after a place was taken, the place is given up, so that nobody waits for a ghost.
+ */
+import { background } from "../base/background.ts";
+import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
+import type { ConclaveEvent } from "../base/event.ts";
+import { linkSignal, raceSignal } from "../base/link-signal.ts";
+import type { Telemetry } from "../base/ports.ts";
+import type { Entry } from "../store/entry.ts";
+import type { Revision, Session, SessionId, Store } from "../store/store.ts";
+import { Hold } from "./hold.ts";
+import { decodeMetadata } from "./metadata.ts";
+import { QueuePlace } from "./queue-place.ts";
+
+/** Somebody in the queue of a lock: the first one holds it. */
+export interface Contender {
+  readonly session: SessionId | null;
+  /** What it said about itself. */
+  readonly meta: unknown;
+  /** When it joined, in the order of the store. */
+  readonly createRevision: Revision;
+  readonly key: string;
+}
+
+export interface CampaignOptions {
+  readonly store: Store;
+  readonly ttlMs: number;
+  /** What the others read. */
+  readonly value: string;
+  readonly name: string;
+  readonly title: string;
+  readonly waitMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly telemetry: Telemetry<ConclaveEvent> | undefined;
+}
+
+/** LOCK_TIMEOUT says in fields, too, what its message says. */
+export interface LockTimeout extends ConclaveError {
+  /** Who held it when the wait ended; null when that could not be learnt. */
+  readonly holder: Contender | null;
+  /** How many stood before: the holder and the waiters. 0 when it could not be learnt. */
+  readonly position: number;
+  readonly waitedMs: number;
+}
+
+export interface Granted {
+  readonly hold: Hold;
+  readonly place: QueuePlace;
+}
+
+/** A campaign that may say no: the contender that holds. */
+export interface Refused {
+  readonly hold: null;
+  readonly holder: Contender;
+}
+
+/** How long a wait that timed out may take, beyond its time, to learn who holds. */
+const lastWordMs = 1_000;
+
+/** Waits for the turn. @throws LOCK_TIMEOUT, SESSION_LOST, LOCK_LOST, TIMEOUT (no place was given), or the signal's reason */
+export async function campaign(options: CampaignOptions): Promise<Granted> {
+  return within(options, async (scope) => awaitTurn(options, scope, await takePlace(options, scope, QueuePlace.join)));
+}
+
+/** Takes what is free, or tells who holds. Never waits in the queue. */
+export async function campaignAtOnce(options: CampaignOptions): Promise<Granted | Refused> {
+  return within(options, async (scope) => {
+    const place = await takePlace(options, scope, QueuePlace.joinIfEmpty);
+    return place instanceof QueuePlace ? awaitTurn(options, scope, place) : { hold: null, holder: contenderOf(place) };
+  });
+}
+
+/** The hold, or an error and a place that is given up. */
+async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: QueuePlace): Promise<Granted> {
+  const { name, store, telemetry, title } = options;
+  const letGo = place.session.hold();
+  try {
+    const token = await place.awaitTurn(signal);
+    telemetry?.emit({ kind: "hold.granted", lock: name, token, waitedMs: store.platform.now() - startedAt });
+    return { place, hold: new Hold({ place, token, name, title, letGo, telemetry }) };
+  } catch (error) {
+    letGo();
+    if (error !== timeIsUp) {
+      background(place.leave(), "leaving a queue");
+      throw error;
+    }
+    const last = await place.leaveAsking(lastWordMs);
+    const holder = last?.holder ? contenderOf(last.holder) : null;
+    throw lockTimeout(title, { holder, position: last?.position ?? 0, waitedMs: store.platform.now() - startedAt });
+  }
+}
+
+/** For messages and listings. */
+export function contenderOf(entry: Entry): Contender {
+  return { session: entry.session, meta: decodeMetadata(entry.value), createRevision: entry.createRevision, key: entry.key };
+}
+
+export function lockTimeout(title: string, facts: Pick<LockTimeout, "holder" | "position" | "waitedMs">): LockTimeout {
+  const { holder, position, waitedMs } = facts;
+  const about = holder?.meta === undefined ? "" : ` (${JSON.stringify(holder.meta)})`;
+  const who =
+    holder === null ? "who holds it could not be learnt" : `session ${holder.session}${about} holds it, ${position} stood before`;
+  const error = conclaveError("LOCK_TIMEOUT", `${title} was not free within ${Math.round(waitedMs)} ms: ${who}.`);
+  return Object.assign(error, facts);
+}
+
+interface Scope {
+  /** Aborts with the caller's signal, with the time, and with the loss of the session that is followed. */
+  readonly signal: AbortSignal;
+  readonly follow: (session: Session) => void;
+  readonly unfollow: () => void;
+  readonly startedAt: number;
+}
+
+/** The reason of a wait whose time is up; never leaves this file. */
+const timeIsUp = Symbol("the time is up");
+const delayMsMax = 2_147_483_647;
+
+async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promise<T>): Promise<T> {
+  const { platform } = options.store;
+  const startedAt = platform.now();
+  const link = linkSignal(options.signal);
+  const timer =
+    options.waitMs === Number.POSITIVE_INFINITY
+      ? undefined
+      : platform.setTimer(Math.min(options.waitMs, delayMsMax), () => link.abort(timeIsUp), { ref: true });
+  let unfollow = (): void => undefined;
+  const follow = (session: Session): void => {
+    unfollow();
+    const lost = linkSignal(session.lost);
+    const onLost = (): void => link.abort(waitLost(options, session));
+    unfollow = () => {
+      lost.unlink();
+      lost.signal.removeEventListener("abort", onLost);
+    };
+    if (lost.signal.aborted) onLost();
+    else lost.signal.addEventListener("abort", onLost, { once: true });
+  };
+  try {
+    link.signal.throwIfAborted();
+    return await act({ signal: link.signal, follow, unfollow: () => unfollow(), startedAt });
+  } catch (error) {
+    if (error !== timeIsUp) throw error;
+    throw conclaveError(
+      "TIMEOUT",
+      `${options.title}: the store gave no place in the queue within ${Math.round(platform.now() - startedAt)} ms.`,
+    );
+  } finally {
+    timer?.cancel();
+    unfollow();
+    link.unlink();
+  }
+}
+
+/** A session and a place of it. A session that the store has ended is replaced once its process has noticed, too. */
+async function takePlace<P>(
+  { store, ttlMs, value }: CampaignOptions,
+  { signal, follow, unfollow }: Scope,
+  join: (options: { store: Store; session: Session; value: string; signal: AbortSignal }) => Promise<P>,
+): Promise<P> {
+  for (;;) {
+    const session = await store.sharedSession({ ttlMs, signal });
+    follow(session);
+    try {
+      return await join({ store, session, value, signal });
+    } catch (error) {
+      if (!hasCode(error, "SESSION_EXPIRED")) throw error;
+      unfollow();
+      await aborted(session.lost, signal);
+    }
+  }
+}
+
+/** Waits until the first signal aborts; rejects with the reason of the second. */
+async function aborted(awaited: AbortSignal, signal: AbortSignal): Promise<void> {
+  if (awaited.aborted) return;
+  const link = linkSignal(awaited);
+  const event = new Promise<void>((resolve) => link.signal.addEventListener("abort", () => resolve(), { once: true }));
+  await raceSignal(event, signal).finally(() => link.unlink());
+}
+
+function waitLost({ title }: CampaignOptions, session: Session): ConclaveError {
+  return conclaveError("SESSION_LOST", `The wait for ${title} ended with its session.`, { cause: session.lost.reason });
+}

@@ -1,0 +1,36 @@
+/**
+ * Options that several recipes take, checked at the door.
+ */
+import { conclaveError } from "../base/errors.ts";
+import type { Limits } from "../store/caps.ts";
+import type { Engine } from "../store/store.ts";
+
+/** Where a recipe gets its stores: every Engine is one. */
+export type StoreSource = Pick<Engine, "store">;
+
+/** @throws INVALID_OPTION */
+export function checkName(name: string, recipe: string): void {
+  if (typeof name !== "string" || name === "") {
+    throw conclaveError("INVALID_OPTION", `\`name\` of a ${recipe} must be a text that is not empty.`);
+  }
+  // A lone surrogate has no UTF-8 of its own: two such names would be one lock.
+  if (name.includes("\u0000") || /\p{Surrogate}/u.test(name)) {
+    throw conclaveError(
+      "INVALID_OPTION",
+      `\`name\` ${JSON.stringify(name)} of a ${recipe} contains U+0000 or half a surrogate pair.`,
+    );
+  }
+}
+
+/** @throws INVALID_OPTION */
+export function checkTtlMs(ttlMs: number, limits: Limits, engine: string): void {
+  const { ttlMsMin, ttlMsMax } = limits;
+  if (!Number.isSafeInteger(ttlMs) || ttlMs < ttlMsMin || ttlMs > ttlMsMax) {
+    throw conclaveError("INVALID_OPTION", `\`ttlMs\` is ${ttlMs}; ${engine} takes whole ${ttlMsMin} to ${ttlMsMax}.`);
+  }
+}
+
+/** @throws INVALID_OPTION */
+export function checkWaitMs(waitMs: number): void {
+  if (!(waitMs >= 0)) throw conclaveError("INVALID_OPTION", `\`waitMs\` is ${waitMs}; it must be 0 or more, or Infinity.`);
+}

@@ -1,0 +1,119 @@
+/**
+ * One member, assembled: its log, machine, replica, connections to peers and door. The host on Node and the simulator
+ * both build members by this function, so what is tortured there is what runs here.
+ */
+import type { ConclaveEvent } from "../base/event.ts";
+import type { Checksum, Connection, ConnectionHandler, Disk, Platform, Telemetry, Transport } from "../base/ports.ts";
+import type { Configuration, Core, Lane, MemberId } from "../consensus/core.ts";
+import type { RaftMessage } from "../consensus/raft/messages.ts";
+import { Log, type LogLimits } from "../log/log.ts";
+import { embeddedLimits, type Limits } from "../store/caps.ts";
+import { Machine } from "../store/machine.ts";
+import { Peers } from "./peers.ts";
+import { Reception, type ReceptionOptions } from "./reception.ts";
+import { loadMachine, Replica, type ReplicaLimits } from "./replica.ts";
+
+export interface MemberOptions {
+  readonly platform: Platform;
+  readonly disk: Disk;
+  readonly checksum: Checksum;
+  readonly transport: Transport;
+  readonly makeCore: () => Core<RaftMessage>;
+  readonly member: MemberId;
+  readonly cluster: string;
+  readonly groupId?: number;
+  /** Every member with the address at which peers and clients reach it; this one included. */
+  readonly addresses: ReadonlyMap<MemberId, string>;
+  readonly limits?: Limits;
+  readonly logLimits?: Partial<LogLimits>;
+  readonly replicaLimits?: Partial<ReplicaLimits>;
+  readonly reception?: Pick<ReceptionOptions, "authenticate" | "authorize" | "limits">;
+  readonly credential?: Uint8Array;
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+  readonly onHalt?: (why: string, error?: unknown) => void;
+  /** Takes the letters instead of the connections to peers: the simulator's network. */
+  readonly post?: (to: MemberId, frame: Uint8Array, lane: Lane) => void;
+  /** Keeps a hash of the state, for the simulator's comparison of members. */
+  readonly keepsDigest?: boolean;
+}
+
+export class Member {
+  readonly replica: Replica;
+  readonly #log: Log;
+  readonly #peers: Peers | undefined;
+  readonly #reception: Reception;
+
+  private constructor(parts: { readonly replica: Replica; readonly log: Log; readonly peers: Peers | undefined; readonly reception: Reception }) {
+    this.replica = parts.replica;
+    this.#log = parts.log;
+    this.#peers = parts.peers;
+    this.#reception = parts.reception;
+  }
+
+  /**
+   * Recovers the log, rebuilds the machine and begins to take part.
+   * @throws DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+   */
+  static async open(options: MemberOptions): Promise<Member> {
+    const { platform, member, cluster, addresses, telemetry } = options;
+    const groupId = options.groupId ?? 0;
+    const limits = options.limits ?? embeddedLimits;
+    const { log, recovered } = await Log.open({
+      disk: options.disk,
+      member,
+      cluster,
+      group: groupId,
+      incarnation: () => platform.randomUint32(),
+      checksum: options.checksum,
+      now: () => platform.now(),
+      ...(options.logLimits === undefined ? {} : { limits: options.logLimits }),
+      ...(telemetry === undefined ? {} : { telemetry }),
+    });
+    try {
+      const keepsDigest = options.keepsDigest ?? false;
+      const machine = (await loadMachine(log, { limits, keepsDigest })) ?? new Machine({ limits, keepsDigest });
+      const configuration: Configuration = { voters: [...addresses.keys()].sort(), learners: [] };
+      let peers: Peers | undefined;
+      const post = options.post ?? ((to: MemberId, frame: Uint8Array, lane: Lane) => peers?.post(to, frame, lane));
+      const shared = { platform, member, cluster, groupId, addresses, ...(telemetry === undefined ? {} : { telemetry }) };
+      const replica = new Replica({
+        ...shared,
+        core: options.makeCore(),
+        log,
+        recovered,
+        machine,
+        machineOptions: { limits, keepsDigest },
+        configuration,
+        post,
+        ...(options.replicaLimits === undefined ? {} : { limits: options.replicaLimits }),
+        ...(options.onHalt === undefined ? {} : { onHalt: options.onHalt }),
+      });
+      if (options.post === undefined) {
+        const { transport, credential } = options;
+        const onLink = (peer: MemberId, up: boolean): void => replica.linkChanged(peer, up);
+        peers = new Peers({ ...shared, transport, onLink, ...(credential === undefined ? {} : { credential }) });
+      }
+      const reception = new Reception({ platform, replica, ...options.reception, ...(telemetry === undefined ? {} : { telemetry }) });
+      const opened = new Member({ replica, log, peers, reception });
+      replica.start();
+      peers?.start();
+      return opened;
+    } catch (error) {
+      await log.close();
+      throw error;
+    }
+  }
+
+  /** A connection came in: from a client or a peer, which its first frame tells. */
+  accept(connection: Connection): ConnectionHandler {
+    return this.#reception.accept(connection);
+  }
+
+  /** Stops taking part, lets the disk finish, closes everything. Idempotent. */
+  async close(): Promise<void> {
+    this.#reception.close();
+    this.#peers?.close();
+    this.replica.close();
+    await this.#log.close();
+  }
+}

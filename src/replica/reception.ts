@@ -1,0 +1,139 @@
+/**
+ * Where connections come in: the first frame tells a client from a peer.
+ *
+ * A client gets a `Door` of its own, from the hello on. A peer is checked here, and its later frames are letters of the
+ * protocol for the replica. Whoever sends garbage is told so and disconnected; the member goes on.
+ */
+import { ByteWriter } from "../base/byte-codec.ts";
+import { hasCode } from "../base/errors.ts";
+import type { ConclaveEvent } from "../base/event.ts";
+import type { Connection, ConnectionHandler, Platform, Telemetry, Timer } from "../base/ports.ts";
+import { checkHello, chooseProtocol, type Hello, type Refuse, readHello, writeRefuse, writeWelcome } from "../wire/hello.ts";
+import { Door, type DoorOptions } from "./door.ts";
+import type { Replica } from "./replica.ts";
+import { WatchHub } from "./watch-hub.ts";
+
+export interface ReceptionOptions extends Pick<DoorOptions, "authenticate" | "authorize" | "limits"> {
+  readonly platform: Platform;
+  readonly replica: Replica;
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+}
+
+/** A connection whose first frame has not come by then is closed. */
+const helloTimeoutMs = 5_000;
+
+type Guest =
+  | { readonly kind: "unknown"; readonly timer: Timer }
+  | { readonly kind: "peer"; readonly member: string }
+  | { readonly kind: "client"; readonly door: Door }
+  | { readonly kind: "gone" };
+
+export class Reception {
+  readonly #options: ReceptionOptions;
+  readonly #hub: WatchHub;
+  readonly #open = new Set<Connection>();
+  readonly #writer = new ByteWriter();
+  #closed = false;
+
+  constructor(options: ReceptionOptions) {
+    this.#options = options;
+    this.#hub = new WatchHub({ service: options.replica, platform: options.platform });
+    options.replica.onMachine(() => this.#hub.onMachineReplaced());
+  }
+
+  accept(connection: Connection): ConnectionHandler {
+    this.#open.add(connection);
+    const timer = this.#options.platform.setTimer(helloTimeoutMs, () => connection.close());
+    let guest: Guest = { kind: "unknown", timer };
+    if (this.#closed) connection.close();
+    return {
+      onFrame: (_, frame) => {
+        if (guest.kind === "client") guest.door.onFrame(connection, frame);
+        else if (guest.kind === "peer") guest = this.#onLetter(connection, guest, frame);
+        else if (guest.kind === "unknown") guest = this.#greet(connection, frame, guest.timer);
+      },
+      onClose: (_, error) => {
+        this.#open.delete(connection);
+        if (guest.kind === "unknown") guest.timer.cancel();
+        else if (guest.kind === "client") guest.door.onClose(connection, error);
+        else if (guest.kind === "peer") {
+          const { member } = this.#options.replica;
+          this.#emit({ kind: "connection.closed", member, remote: connection.remote, why: error?.message ?? "the peer left" });
+        }
+        guest = { kind: "gone" };
+      },
+    };
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const connection of this.#open) connection.close();
+    this.#hub.close();
+  }
+
+  #greet(connection: Connection, frame: Uint8Array, timer: Timer): Guest {
+    timer.cancel();
+    try {
+      const hello = readHello(frame);
+      return hello.role === "peer" ? this.#greetPeer(connection, hello) : this.#greetClient(connection, frame);
+    } catch (error) {
+      if (!hasCode(error, "PROTOCOL")) throw error;
+      return this.#refuse(connection, { code: "PROTOCOL", message: error.message });
+    }
+  }
+
+  #greetClient(connection: Connection, frame: Uint8Array): Guest {
+    const { replica, ...rest } = this.#options;
+    const door = new Door({ ...rest, service: replica, hub: this.#hub, connection });
+    door.onFrame(connection, frame);
+    return { kind: "client", door };
+  }
+
+  #greetPeer(connection: Connection, hello: Hello): Guest {
+    const { replica } = this.#options;
+    const wrong = checkHello(hello, replica) ?? this.#checkPeer(hello, connection);
+    if (wrong !== undefined) return this.#refuse(connection, wrong);
+    const { member: leader, term } = replica.leader();
+    const { member, cluster, addresses } = replica;
+    this.#writer.reset();
+    writeWelcome(this.#writer, { protocol: chooseProtocol(hello) as number, member, cluster, addresses, leader, term });
+    connection.send(this.#writer.finish());
+    this.#emit({ kind: "connection.opened", member, remote: connection.remote, role: `peer ${hello.member}` });
+    return { kind: "peer", member: hello.member };
+  }
+
+  #checkPeer(hello: Hello, connection: Connection): Refuse | undefined {
+    const { replica, authenticate } = this.#options;
+    if (!replica.addresses.has(hello.member)) {
+      return { code: "WRONG_MEMBER", message: `"${hello.member}" is no member of cluster "${replica.cluster}".` };
+    }
+    if (authenticate !== undefined && authenticate(hello.credential, connection) === undefined) {
+      return { code: "UNAUTHORIZED", message: `Member "${replica.member}" does not know the credential.` };
+    }
+    return undefined;
+  }
+
+  #onLetter(connection: Connection, guest: Guest & { readonly kind: "peer" }, frame: Uint8Array): Guest {
+    try {
+      this.#options.replica.receive(guest.member, frame);
+      return guest;
+    } catch (error) {
+      if (!hasCode(error, "PROTOCOL")) throw error;
+      return this.#refuse(connection, { code: "PROTOCOL", message: error.message });
+    }
+  }
+
+  #refuse(connection: Connection, refuse: Refuse): Guest {
+    const { member } = this.#options.replica;
+    this.#emit({ kind: "connection.refused", member, remote: connection.remote, code: refuse.code, why: refuse.message });
+    this.#writer.reset();
+    writeRefuse(this.#writer, refuse);
+    connection.send(this.#writer.finish());
+    connection.close();
+    return { kind: "gone" };
+  }
+
+  #emit(event: ConclaveEvent): void {
+    this.#options.telemetry?.emit(event);
+  }
+}

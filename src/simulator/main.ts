@@ -1,0 +1,252 @@
+/**
+ * `npm run sim`: runs seeds and says what they found. The host end of the simulator; everything below it is pure.
+ *
+ * Seeds are shared out over processes; each seed is one world and depends on nothing but its number, so a failing one is
+ * replayed alone and exactly: `npm run sim -- --seed 4711 --trace`.
+ */
+import { fork } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { CoreWorld } from "./core-world.ts";
+import type { CheckerCounts } from "./raft-checker.ts";
+import { World } from "./world.ts";
+
+const usage = `npm run sim -- [options]
+
+  --seed N        replay one seed (whole stack and core) and print its trace hash
+  --trace         with --seed: print every event of the members
+  --seeds N       how many seeds (default 200)
+  --from N        the first of them (default 1)
+  --world WHICH   stack, core or both (default both)
+  --jobs N        processes (default: one per core)
+  --twice         run each seed twice and compare the trace hashes
+  --until-failure stop at the first violation
+  --seconds N     stop after so long, whatever is left (for a budget)
+  --json          print the sums as one JSON object
+
+Exit code: 0 no violation, 1 a violation, 2 wrong usage.`;
+
+type Which = "stack" | "core";
+
+interface Settings {
+  readonly from: number;
+  readonly seeds: number;
+  readonly worlds: readonly Which[];
+  readonly twice: boolean;
+  readonly seconds: number;
+  /** Violations after which a process stops. */
+  readonly failuresMax: number;
+}
+
+/** Sums of one kind of world over its seeds. */
+interface Sums {
+  seeds: number;
+  steps: number;
+  virtualMs: number;
+  tookMs: number;
+  counts: CheckerCounts;
+  operations: number;
+  grants: number;
+  fewestSteps: number;
+  fewestLeaderChanges: number;
+}
+
+interface Failure {
+  readonly seed: number;
+  readonly world: Which;
+  readonly invariant: string;
+  readonly message: string;
+}
+
+/** The least that a seed goes through, in either world. */
+const floors = { stepsMin: 2_000, virtualMsMin: 20_000, leaderChangesMin: 3 } as const;
+
+// A world is done with its promises when the event loop comes round: timers play no part in it.
+const drain = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+if (process.env["CONCLAVE_SIM_WORKER"] === undefined) await main();
+else process.once("message", (settings: Settings) => void work(settings));
+
+async function main(): Promise<void> {
+  const options = readOptions();
+  if (options.seed !== undefined) {
+    process.exitCode = await replay(options.seed, options.settings.worlds, options.trace);
+    return;
+  }
+  const { settings, jobs, json } = options;
+  const startedMs = Date.now();
+  const results = await Promise.all(share(settings, jobs).map(spawnWorker));
+  const failures = results.flatMap((result) => result.failures);
+  const sums = settings.worlds.map((world) => [world, addUp(results.map((result) => result.sums[world]))] as const);
+  const tookMs = Date.now() - startedMs;
+  if (json) console.log(JSON.stringify({ tookMs, worlds: Object.fromEntries(sums), failures }));
+  else report(sums, failures, tookMs);
+  process.exitCode = failures.length === 0 ? 0 : 1;
+}
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        seed: { type: "string" },
+        trace: { type: "boolean", default: false },
+        seeds: { type: "string", default: "200" },
+        from: { type: "string", default: "1" },
+        world: { type: "string", default: "both" },
+        jobs: { type: "string", default: String(availableParallelism()) },
+        twice: { type: "boolean", default: false },
+        "until-failure": { type: "boolean", default: false },
+        seconds: { type: "string", default: "1e9" },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    });
+    if (values.help) {
+      console.log(usage);
+      process.exit(0);
+    }
+    const worlds: Record<string, readonly Which[]> = { both: ["core", "stack"], core: ["core"], stack: ["stack"] };
+    const chosen = worlds[values.world];
+    if (chosen === undefined) throw new Error(`--world is stack, core or both, not "${values.world}".`);
+    const settings: Settings = {
+      from: whole(values.from, "from"),
+      seeds: whole(values.seeds, "seeds"),
+      worlds: chosen,
+      twice: values.twice,
+      seconds: Number(values.seconds),
+      failuresMax: values["until-failure"] ? 1 : 5,
+    };
+    const seed = values.seed === undefined ? undefined : whole(values.seed, "seed");
+    return { settings, seed, trace: values.trace, jobs: whole(values.jobs, "jobs"), json: values.json };
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(2);
+  }
+}
+
+function whole(text: string, name: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`--${name} must be a whole number, not "${text}".`);
+  return value;
+}
+
+function share(settings: Settings, jobs: number): Settings[] {
+  const each = Math.ceil(settings.seeds / Math.max(1, jobs));
+  const shares: Settings[] = [];
+  for (let at = 0; at < settings.seeds; at += each) {
+    shares.push({ ...settings, from: settings.from + at, seeds: Math.min(each, settings.seeds - at) });
+  }
+  return shares;
+}
+
+interface WorkerResult {
+  readonly sums: Record<Which, Sums>;
+  readonly failures: readonly Failure[];
+}
+
+function spawnWorker(settings: Settings): Promise<WorkerResult> {
+  return new Promise((resolve, reject) => {
+    const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, CONCLAVE_SIM_WORKER: "1" } });
+    child.send(settings);
+    child.once("message", (result) => resolve(result as WorkerResult));
+    child.once("error", reject);
+    child.once("exit", (code, signal) => reject(new Error(`A simulator process ended early (${signal ?? code}).`)));
+  });
+}
+
+async function work(settings: Settings): Promise<void> {
+  const sums = { core: noSums(), stack: noSums() };
+  const failures: Failure[] = [];
+  const untilMs = Date.now() + settings.seconds * 1_000;
+  for (let seed = settings.from; seed < settings.from + settings.seeds && Date.now() < untilMs && failures.length < settings.failuresMax; seed++) {
+    for (const world of settings.worlds) {
+      const startedMs = performance.now();
+      try {
+        const first = await runSeed(seed, world);
+        if (settings.twice) {
+          const second = await runSeed(seed, world);
+          if (first.traceHash !== second.traceHash) throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
+        }
+        include(sums[world], first, (performance.now() - startedMs) / (settings.twice ? 2 : 1));
+      } catch (error) {
+        failures.push(failureOf(seed, world, error));
+      }
+    }
+  }
+  process.send?.({ sums, failures } satisfies WorkerResult, undefined, undefined, () => process.disconnect());
+}
+
+async function runSeed(seed: number, world: Which, onTrace?: (atMs: number, text: string) => void) {
+  if (world === "core") return { ...new CoreWorld(seed).run(floors), operations: 0, grants: 0 };
+  return new World(seed, { ...floors, drain, ...(onTrace === undefined ? {} : { onTrace }) }).run();
+}
+
+async function replay(seed: number, worlds: readonly Which[], trace: boolean): Promise<number> {
+  let failed = 0;
+  for (const world of worlds) {
+    try {
+      const print = (atMs: number, text: string): void => console.log(`${atMs.toFixed(3).padStart(10)} ${text}`);
+      const result = await runSeed(seed, world, trace ? print : undefined);
+      console.log(`seed ${seed}, ${world}: no violation; ${result.steps} steps, ${result.counts.leaderChanges} leaders, trace hash ${result.traceHash}`);
+    } catch (error) {
+      failed = 1;
+      console.log(`seed ${seed}, ${world}: ${failureOf(seed, world, error).message}`);
+    }
+  }
+  return failed;
+}
+
+function failureOf(seed: number, world: Which, error: unknown): Failure {
+  const { name, message, stack, invariant } = error as Error & { invariant?: string };
+  // A violation speaks for itself; anything else is a crash, and its place matters.
+  return { seed, world, invariant: invariant ?? name, message: invariant === undefined ? (stack ?? message) : message };
+}
+
+function noSums(): Sums {
+  const counts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
+  const none = { seeds: 0, steps: 0, virtualMs: 0, tookMs: 0, operations: 0, grants: 0 };
+  return { ...none, counts, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
+}
+
+function include(sums: Sums, one: Awaited<ReturnType<typeof runSeed>>, tookMs: number): void {
+  sums.seeds++;
+  sums.steps += one.steps;
+  sums.virtualMs += one.virtualMs;
+  sums.tookMs += tookMs;
+  sums.operations += one.operations;
+  sums.grants += one.grants;
+  for (const name of Object.keys(sums.counts) as (keyof CheckerCounts)[]) sums.counts[name] += one.counts[name];
+  sums.fewestSteps = Math.min(sums.fewestSteps, one.steps);
+  sums.fewestLeaderChanges = Math.min(sums.fewestLeaderChanges, one.counts.leaderChanges);
+}
+
+function addUp(parts: readonly Sums[]): Sums {
+  const sum = noSums();
+  for (const part of parts) {
+    for (const name of ["seeds", "steps", "virtualMs", "tookMs", "operations", "grants"] as const) sum[name] += part[name];
+    for (const name of Object.keys(sum.counts) as (keyof CheckerCounts)[]) sum.counts[name] += part.counts[name];
+    sum.fewestSteps = Math.min(sum.fewestSteps, part.fewestSteps);
+    sum.fewestLeaderChanges = Math.min(sum.fewestLeaderChanges, part.fewestLeaderChanges);
+  }
+  return sum;
+}
+
+function report(sums: readonly (readonly [Which, Sums])[], failures: readonly Failure[], tookMs: number): void {
+  const number = (value: number): string => Math.round(value).toLocaleString("en-US");
+  for (const [world, sum] of sums) {
+    const { counts } = sum;
+    console.log(
+      `${world}: ${number(sum.seeds)} seeds, ${number(sum.steps)} steps (${number((sum.steps / sum.tookMs) * 1_000)} a second in each process, ` +
+        `${number(sum.virtualMs / sum.tookMs)} times real time), ${number(counts.leaderChanges)} leaders, ${number(counts.commits)} commits, ` +
+        `${number(counts.truncations)} truncations, ${number(counts.snapshotsInstalled)} snapshots installed, ${number(counts.readsServed)} reads` +
+        (world === "stack" ? `, ${number(sum.operations)} register operations, ${number(sum.grants)} lock grants` : ""),
+    );
+    console.log(`  the least of any seed: ${number(sum.fewestSteps)} steps, ${sum.fewestLeaderChanges} leaders`);
+  }
+  for (const failure of failures) {
+    console.log(`VIOLATION seed ${failure.seed} (${failure.world}): ${failure.message}`);
+    console.log(`  replay: npm run sim -- --seed ${failure.seed} --world ${failure.world} --trace`);
+  }
+  console.log(`${failures.length} violations, ${(tookMs / 1_000).toFixed(1)} s`);
+}

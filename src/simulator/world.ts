@@ -1,0 +1,406 @@
+/**
+ * A whole cluster in one process: members with their logs on faulty disks, clients with sessions and locks, a network and
+ * an adversary, all on one seeded clock. The members, clients and recipes are the production files.
+ *
+ * A run has four acts: faults for so many events, virtual seconds and changes of leader; healing; a power cut of every
+ * member at once; and the judgement: every client can work again, histories are linearizable, sets are exact, members equal.
+ *
+ * Most of the stack is promises, so after each event the host drains the microtasks (`drain`), and the order stays exact.
+ */
+import { crc32 } from "../base/crc32.ts";
+import type { Core } from "../consensus/core.ts";
+import type { RaftMessage } from "../consensus/raft/messages.ts";
+import type { RaftOptions } from "../consensus/raft/options.ts";
+import { Raft } from "../consensus/raft/raft.ts";
+import { Client } from "../client/client.ts";
+import { Member } from "../replica/member.ts";
+import { embeddedLimits, type Caps } from "../store/caps.ts";
+import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
+import { explain } from "../testing/linearizability/explain.ts";
+import { registerModel } from "../testing/linearizability/register-model.ts";
+import { decodeRaftMessage } from "../wire/raft-messages.ts";
+import { Datagrams } from "./datagrams.ts";
+import { EventQueue } from "./event-queue.ts";
+import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import { ObservedCore } from "./observed-core.ts";
+import { type CheckerCounts, InvariantViolation, RaftChecker } from "./raft-checker.ts";
+import { Random } from "./random.ts";
+import { SimulatedDisk } from "./simulated-disk.ts";
+import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
+import { SimulatedNetwork } from "./simulated-transport.ts";
+import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
+
+export interface WorldOptions {
+  readonly stepsMin: number;
+  readonly virtualMsMin: number;
+  readonly leaderChangesMin: number;
+  /** Lets every promise that is ready go on, and returns when none is. */
+  readonly drain: () => Promise<void>;
+  /** Told of every event that the members emit, for `--trace`. */
+  readonly onTrace?: (atMs: number, text: string) => void;
+}
+
+export interface WorldReport {
+  readonly seed: number;
+  readonly steps: number;
+  readonly virtualMs: number;
+  readonly traceHash: number;
+  readonly counts: CheckerCounts;
+  readonly operations: number;
+  readonly grants: number;
+  readonly losses: number;
+}
+
+interface Node {
+  readonly name: string;
+  disk: SimulatedDisk;
+  process: SimulatedProcess;
+  member: Member | undefined;
+  /** Booting counts as up: the adversary may strike then too. */
+  isUp: boolean;
+}
+
+const cluster = "simulated";
+const wallBaseMs = 1_700_000_000_000;
+const settleMsMax = 60_000;
+
+const caps: Caps = {
+  engine: "simulated",
+  linearizable: "always",
+  durability: "quorum",
+  watch: "log",
+  handOff: "server",
+  clock: "virtual",
+  fair: true,
+  crossNamespace: true,
+  claims: true,
+  olderReads: true,
+  tokenSurvives: ["restart", "failover", "restore"],
+  limits: embeddedLimits,
+};
+
+export class World implements FaultTarget {
+  readonly members: readonly string[];
+  readonly #seed: number;
+  readonly #options: WorldOptions;
+  readonly #queue = new EventQueue();
+  readonly #random: Random;
+  readonly #datagrams: Datagrams;
+  readonly #network: SimulatedNetwork;
+  readonly #checker: RaftChecker;
+  readonly #nodes = new Map<string, Node>();
+  readonly #addresses: ReadonlyMap<string, string>;
+  readonly #raft: Partial<RaftOptions>;
+  readonly #log: { readonly segmentBytes: number };
+  readonly #snapshotEveryBytes: number;
+  /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
+  readonly #usesDatagrams: boolean;
+  readonly #observations = new Observations();
+  readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
+  /** State digest by applied index: members that applied the same must be the same. */
+  readonly #digests = new Map<number, string>();
+  #trace = 0;
+  #failure: unknown;
+  #stopped = false;
+
+  constructor(seed: number, options: WorldOptions) {
+    this.#seed = seed;
+    this.#options = options;
+    this.#random = new Random(seed);
+    this.members = ["a", "b", "c"];
+    this.#addresses = new Map(this.members.map((name) => [name, name]));
+    this.#checker = new RaftChecker({ voters: this.members, learners: [] });
+    this.#datagrams = new Datagrams(this.#queue, this.#random.fork());
+    this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
+    const tiny = this.#random.chance(0.4);
+    this.#raft = {
+      ...(tiny ? { appendBytesMax: 1, inFlightMessagesMax: this.#random.integer(1, 3) } : {}),
+      retainedBytesMax: this.#random.pick([0, 2_000, 1_000_000]),
+      snapshotChunkBytes: this.#random.pick([200, 4_096]),
+    };
+    this.#log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
+    this.#snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
+    this.#usesDatagrams = this.#random.chance(0.5);
+    for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
+  }
+
+  async run(): Promise<WorldReport> {
+    for (const node of this.#nodes.values()) this.#boot(node);
+    for (let number = 0; number < 4; number++) this.#startClient(number);
+    const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#datagrams });
+    this.#planClientPauses();
+    const { stepsMin, virtualMsMin, leaderChangesMin } = this.#options;
+    const isEnough = (): boolean =>
+      this.#queue.steps >= stepsMin && this.#queue.nowMs >= virtualMsMin && this.#checker.counts.leaderChanges >= leaderChangesMin;
+    let nudgeMs = virtualMsMin;
+    while (!isEnough()) {
+      await this.#step();
+      if (this.#queue.nowMs > nudgeMs) {
+        // A quiet seed: what is missing is a change of leader.
+        nudgeMs = this.#queue.nowMs + 2_000;
+        const leader = this.leader();
+        if (leader !== undefined) this.pause(leader, 1_500);
+      }
+    }
+    faults.heal();
+    for (const node of this.#nodes.values()) node.process.resume();
+    for (const { process } of this.#clients) process.resume();
+    this.#stopped = true;
+    await this.#powerCut();
+    await this.#judge();
+    const { steps, nowMs } = this.#queue;
+    return {
+      seed: this.#seed,
+      steps,
+      virtualMs: nowMs,
+      traceHash: this.#trace >>> 0,
+      counts: this.#checker.counts,
+      operations: this.#observations.operations.length,
+      grants: this.#observations.grants,
+      losses: this.#observations.losses,
+    };
+  }
+
+  leader(): string | undefined {
+    let best: { readonly name: string; readonly term: number } | undefined;
+    for (const { name, member } of this.#nodes.values()) {
+      const status = member?.replica.status();
+      if (status?.role === "leader" && (best === undefined || status.term > best.term)) best = { name, term: status.term };
+    }
+    return best?.name;
+  }
+
+  isUp(member: string): boolean {
+    return this.#node(member).isUp;
+  }
+
+  crash(member: string): void {
+    const node = this.#node(member);
+    node.isUp = false;
+    node.member = undefined;
+    node.process.kill();
+    this.#network.closeAllOf(node.process);
+    // Killed, or the power failed with it.
+    node.disk = this.#random.chance(0.5) ? node.disk.kill() : node.disk.crash();
+  }
+
+  restart(member: string): void {
+    const node = this.#node(member);
+    node.process = this.#makeProcess(node.name);
+    this.#boot(node);
+  }
+
+  pause(member: string, durationMs: number): void {
+    this.#node(member).process.pause(durationMs);
+  }
+
+  breakLink(from: string, to: string): void {
+    this.#network.breakBetween(from, to);
+  }
+
+  slowDisk(member: string, factor: number): void {
+    this.#node(member).disk.setSlowFactor(factor);
+  }
+
+  // ------------------------------------------------------------------------------------------------ members
+
+  #makeNode(name: string): Node {
+    const random = this.#random.fork();
+    const disk = new SimulatedDisk({ randomUint32: () => random.uint32(), schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback) });
+    return { name, disk, process: this.#makeProcess(name), member: undefined, isUp: false };
+  }
+
+  #makeProcess(name: string): SimulatedProcess {
+    return new SimulatedProcess({ name, queue: this.#queue, random: this.#random.fork(), wallBaseMs });
+  }
+
+  #boot(node: Node): void {
+    node.isUp = true;
+    const { process, name } = node;
+    const trace = this.#options.onTrace;
+    const opening = Member.open({
+      platform: process.platform,
+      disk: new PausingDisk(node.disk, process),
+      checksum: crc32,
+      transport: this.#network.transportOf(process),
+      makeCore: () => this.#makeCore(name),
+      member: name,
+      cluster,
+      addresses: this.#addresses,
+      logLimits: this.#log,
+      replicaLimits: { snapshotEveryBytes: this.#snapshotEveryBytes },
+      keepsDigest: true,
+      onHalt: (why, error) => this.#fail(error instanceof InvariantViolation ? error : new InvariantViolation("NoHalt", `${name}: ${why}`)),
+      ...(this.#usesDatagrams ? { post: (to: string, frame: Uint8Array) => this.#post(process, to, frame) } : {}),
+      ...(trace === undefined ? {} : { telemetry: { emit: (event: { kind: string }) => trace(this.#queue.nowMs, `${name} ${JSON.stringify(event)}`) } }),
+    });
+    opening.then(
+      (member) => {
+        if (!process.isAlive || node.process !== process) return;
+        node.member = member;
+        this.#network.listen(process, (connection) => member.accept(connection));
+      },
+      (error: unknown) => {
+        if (process.isAlive) this.#fail(error);
+      },
+    );
+  }
+
+  #makeCore(name: string): Core<RaftMessage> {
+    return new ObservedCore(name, new Raft(this.#raft), this.#checker);
+  }
+
+  #post(from: SimulatedProcess, to: string, frame: Uint8Array): void {
+    if (!from.isAlive) return;
+    this.#guard(() => this.#checker.onWire(from.name, to, decodeRaftMessage(frame)));
+    this.#datagrams.send(from.name, to, () => {
+      const { process } = this.#node(to);
+      process.run(() => {
+        if (process === this.#node(to).process) this.#node(to).member?.replica.receive(from.name, frame.slice());
+      });
+    });
+  }
+
+  /** Members that stand at the same index hold the same state. */
+  #compareDigests(): void {
+    for (const { name, member } of this.#nodes.values()) {
+      if (member === undefined) continue;
+      const { machine } = member.replica;
+      const index = machine.appliedIndex;
+      if (index === 0) continue;
+      const digest = machine.digest();
+      const known = this.#digests.get(index);
+      if (known === undefined) this.#digests.set(index, digest);
+      else if (known !== digest) throw new InvariantViolation("DigestEquality", `${name} differs from another member at index ${index}`);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ clients
+
+  #startClient(number: number): void {
+    const process = this.#makeProcess(`client-${number}`);
+    const client = new Client({
+      platform: process.platform,
+      transport: this.#network.transportOf(process),
+      addresses: [...this.members],
+      cluster,
+      caps,
+      clientName: process.name,
+    });
+    this.#clients.push({ client, process });
+    const parts: WorkloadParts = {
+      client,
+      process,
+      random: this.#random.fork(),
+      observations: this.#observations,
+      number,
+      nowMs: () => this.#queue.nowMs,
+      isStopped: () => this.#stopped,
+    };
+    const work = number < 2 ? runRegisters(parts) : runLocks(parts);
+    work.catch((error: unknown) => this.#fail(error));
+  }
+
+  /** Clients sleep too: a holder that slept through its lease must know it in its next line. */
+  #planClientPauses(): void {
+    const random = this.#random.fork();
+    const plan = (): void => {
+      this.#queue.schedule(random.between(500, 6_000), () => {
+        if (this.#stopped) return;
+        random.pick(this.#clients).process.pause(random.between(100, 5_000));
+        plan();
+      });
+    };
+    plan();
+  }
+
+  // ------------------------------------------------------------------------------------------------ the end
+
+  async #powerCut(): Promise<void> {
+    await this.#runFor(this.#random.between(0, 1_000));
+    for (const member of this.members) if (this.isUp(member)) this.crash(member);
+    for (const member of this.members) this.restart(member);
+  }
+
+  async #judge(): Promise<void> {
+    const number = this.#clients.length;
+    const work = (async () => {
+      for (const { client, process } of this.#clients) {
+        const store = client.store("registers");
+        const invokedAt = this.#queue.nowMs;
+        const { results } = await store.txn({ then: ["x", "y", "z"].map((key) => ({ kind: "get", key })) }, { timeoutMs: settleMsMax });
+        const returnedAt = this.#queue.nowMs;
+        for (const [at, key] of ["x", "y", "z"].entries()) {
+          const result = results[at];
+          const value = result?.kind === "get" ? (result.entry?.text ?? null) : null;
+          this.#observations.operations.push({ process: number, key, input: { f: "read" }, output: { f: "read", value }, invokedAt, returnedAt });
+        }
+        await store.txn({ then: [{ kind: "put", key: "fresh", value: process.name }] }, { timeoutMs: settleMsMax });
+      }
+      await judgeSets((this.#clients[0] as { client: Client }).client, this.#observations);
+    })();
+    await this.#until(work, "every client works again");
+    await this.#untilEqual();
+    const verdict = checkLinearizable(registerModel, this.#observations.operations);
+    if (verdict.linearizable !== true) throw new InvariantViolation("Linearizability", explain(verdict as never));
+  }
+
+  async #untilEqual(): Promise<void> {
+    const giveUpMs = this.#queue.nowMs + settleMsMax;
+    for (;;) {
+      const applied = [...this.#nodes.values()].map(({ member }) => member?.replica.machine.appliedIndex ?? -1);
+      if (new Set(applied).size === 1 && applied[0] === this.#checker.committed) return;
+      if (this.#queue.nowMs > giveUpMs) throw new InvariantViolation("Liveness", `members stand at ${applied}, committed is ${this.#checker.committed}`);
+      await this.#step();
+    }
+  }
+
+  async #until(work: Promise<void>, what: string): Promise<void> {
+    let outcome: { readonly error?: unknown } | undefined;
+    work.then(
+      () => {
+        outcome = {};
+      },
+      (error: unknown) => {
+        outcome = { error };
+      },
+    );
+    const giveUpMs = this.#queue.nowMs + settleMsMax;
+    while (outcome === undefined) {
+      if (this.#queue.nowMs > giveUpMs) throw new InvariantViolation("Liveness", `not within ${settleMsMax} ms after healing: ${what}`);
+      await this.#step();
+    }
+    const { error } = outcome as { readonly error?: unknown };
+    if (error !== undefined) throw error instanceof InvariantViolation ? error : new InvariantViolation("Liveness", `${what}: ${String(error)}`);
+  }
+
+  async #runFor(durationMs: number): Promise<void> {
+    const untilMs = this.#queue.nowMs + durationMs;
+    while (this.#queue.nowMs < untilMs) await this.#step();
+  }
+
+  async #step(): Promise<void> {
+    const did = this.#queue.step();
+    if (!did) throw new InvariantViolation("Liveness", "nothing is left to happen");
+    await this.#options.drain();
+    this.#trace = (Math.imul(this.#trace, 31) + Math.floor(this.#queue.nowMs * 1_000) + this.#checker.committed) | 0;
+    if (this.#queue.steps % 16 === 0) this.#compareDigests();
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #guard(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error ?? new Error("failed without a reason");
+  }
+
+  #node(name: string): Node {
+    return this.#nodes.get(name) as Node;
+  }
+}

@@ -1,0 +1,17 @@
+/**
+ * The door `conclave/testing`: the contract for anyone's engine, an in-memory twin of ours, and the linearizability checker.
+ */
+export { type ContractSuiteOptions, type ContractWorld, contractSuite, type IsolatedClient } from "./contract-suite.ts";
+export {
+  type CheckOptions,
+  checkDefaults,
+  checkLinearizable,
+  type Verdict,
+  type Witness,
+} from "./linearizability/check-linearizable.ts";
+export { type KeyValueInput, type KeyValueOutput, type KeyValueState, keyValueModel } from "./linearizability/key-value-model.ts";
+export type { Model } from "./linearizability/model.ts";
+export type { Operation } from "./linearizability/operation.ts";
+export { LocalEngine, type LocalEngineOptions } from "./local-engine.ts";
+export type { BatchFault, CallFault, LocalFaults } from "./local-faults.ts";
+export { VirtualPlatform, type VirtualPlatformOptions } from "./virtual-platform.ts";

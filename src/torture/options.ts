@@ -1,0 +1,90 @@
+/**
+ * The command line of the torture run.
+ */
+import { parseArgs } from "node:util";
+import type { Plan } from "./nemesis.ts";
+
+export interface TortureOptions {
+  readonly seed: number;
+  /** How long faults are thrown; of a plan that ends by itself, the longest. */
+  readonly durationMs: number;
+  readonly plan: Plan;
+  readonly ttlMs: number;
+  /** Where the history of the registers goes. */
+  readonly historyFile: string | undefined;
+  readonly jsonFile: string | undefined;
+  readonly keep: boolean;
+  /** Where the run's directory is made; default: the system's. */
+  readonly directory: string | undefined;
+}
+
+export const help = `Tortures a cluster of three real processes with eight clients, and judges what came of it.
+
+  npm run torture -- [options]
+
+  --minutes N       how long faults are thrown. Default 2
+  --kill-every T    a member is killed about so often: 3s, 500ms. Default 3s
+  --kills N         instead: kill the leader N times, each time once the cluster is whole, and nothing else
+  --ttl T           TTL of the locks. Default 1500ms
+  --seed N          repeats the plan of faults of another run. Default: drawn and printed
+  --history FILE    write the history of the registers as Jepsen's JSON lines
+  --json FILE       write the figures as JSON
+  --keep            keep the directory with journals, logs and data (it is kept after a violation anyway)
+  --directory DIR   make that directory here
+
+Exit codes: 0 every promise was kept, 1 a violation, 2 the run itself failed.`;
+
+/** @throws Error that says what is wrong with the arguments; null: help was asked for */
+export function parseOptions(args: readonly string[]): TortureOptions | null {
+  const string = { type: "string" } as const;
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      minutes: string,
+      "kill-every": string,
+      kills: string,
+      ttl: string,
+      seed: string,
+      history: string,
+      json: string,
+      directory: string,
+      keep: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) return null;
+  const killCount = values.kills === undefined ? undefined : wholeNumber("--kills", values.kills);
+  const minutes = positive("--minutes", values.minutes ?? (killCount === undefined ? "2" : "60"));
+  const killEveryMs = duration("--kill-every", values["kill-every"] ?? "3s");
+  const ttlMs = duration("--ttl", values.ttl ?? "1500ms");
+  if (ttlMs < 1_000) throw new Error("--ttl must be at least 1s.");
+  return {
+    seed: values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber("--seed", values.seed),
+    durationMs: minutes * 60_000,
+    plan: killCount === undefined ? { kind: "mixed", killEveryMs } : { kind: "kills", killCount },
+    ttlMs,
+    historyFile: values.history,
+    jsonFile: values.json,
+    keep: values.keep,
+    directory: values.directory,
+  };
+}
+
+function positive(flag: string, text: string): number {
+  const number = Number(text);
+  if (!(number > 0 && Number.isFinite(number))) throw new Error(`${flag} must be a number above 0; it is "${text}".`);
+  return number;
+}
+
+function wholeNumber(flag: string, text: string): number {
+  const number = positive(flag, text === "0" && flag === "--seed" ? "1" : text);
+  if (!Number.isSafeInteger(number)) throw new Error(`${flag} must be a whole number; it is "${text}".`);
+  return number;
+}
+
+/** "500ms", "3s", "1.5s". */
+function duration(flag: string, text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)(ms|s)$/.exec(text) ?? [];
+  if (number === undefined) throw new Error(`${flag} must be a time such as 500ms or 3s; it is "${text}".`);
+  return positive(flag, number) * (unit === "s" ? 1_000 : 1);
+}

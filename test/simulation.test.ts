@@ -1,0 +1,40 @@
+/**
+ * Whole clusters and cores alone under seeded faults: 2,000 seeds in CI, 200 elsewhere. `npm run sim` is the same by hand.
+ */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+
+const run = promisify(execFile);
+const seeds = process.env["CI"] === undefined ? 200 : 2_000;
+
+interface Report {
+  readonly failures: readonly { readonly seed: number; readonly world: string; readonly message: string }[];
+  readonly worlds: Record<"core" | "stack", { readonly seeds: number; readonly steps: number; readonly tookMs: number; readonly fewestSteps: number; readonly fewestLeaderChanges: number; readonly grants: number; readonly counts: { readonly snapshotsInstalled: number; readonly truncations: number } }>;
+}
+
+async function simulate(...args: readonly string[]): Promise<Report> {
+  const child = run(process.execPath, ["dist/simulator/main.js", "--json", ...args], { maxBuffer: 1e8 }).catch((error: { stdout: string }) => error);
+  return JSON.parse((await child).stdout) as Report;
+}
+
+test(`${seeds} seeds of cores and of whole clusters break no invariant, and each goes through enough`, { timeout: 45 * 60_000 }, async () => {
+  const { failures, worlds } = await simulate("--seeds", String(seeds));
+  expect(failures.map(({ seed, world, message }) => `npm run sim -- --seed ${seed} --world ${world}: ${message}`)).toEqual([]);
+  for (const world of [worlds.core, worlds.stack]) {
+    expect(world.seeds).toBe(seeds);
+    expect(world.fewestSteps).toBeGreaterThanOrEqual(2_000);
+    expect(world.fewestLeaderChanges).toBeGreaterThanOrEqual(3);
+    expect(world.counts.snapshotsInstalled).toBeGreaterThan(0);
+    expect(world.counts.truncations).toBeGreaterThan(0);
+  }
+  expect(worlds.stack.grants).toBeGreaterThan(seeds);
+  for (const [name, world] of Object.entries(worlds)) {
+    console.log(`${name}: ${world.seeds} seeds, ${world.steps} steps, ${Math.round((world.steps / world.tookMs) * 1_000)} steps a second in each process`);
+  }
+});
+
+test("a seed replays exactly: two runs have the same trace hash", { timeout: 5 * 60_000 }, async () => {
+  const { failures } = await simulate("--seeds", "20", "--from", "900000", "--twice");
+  expect(failures).toEqual([]);
+});
