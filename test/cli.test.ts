@@ -6,7 +6,7 @@ import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { build, Cli, conclave, freePorts, isRunning, killAll, ServedCluster, until } from "./cli-kit.ts";
+import { build, Cli, conclave, freePorts, isRunning, killAll, ServedCluster, sleep, until } from "./cli-kit.ts";
 
 let folder: string;
 let cluster: ServedCluster;
@@ -291,6 +291,8 @@ test("a conclave that is killed with SIGKILL takes the command's group with it",
   await run.says(/pid \d+\npid \d+\n/);
   const pids = [...run.stdout.matchAll(/pid (\d+)/g)].map((match) => Number(match[1]));
   expect(pids.map(isRunning)).toEqual([true, true]);
+  // The guard hears of the command right after its start, not before: leave it that moment.
+  await sleep(300);
   run.signal("SIGKILL");
   // Less than the TTL of 3 s: the lock has not passed on.
   await until(() => !pids.some(isRunning), "the group to be gone", 2_500);

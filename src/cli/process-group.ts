@@ -9,7 +9,8 @@
  *
  * The guard is for the one death that conclave cannot act in: SIGKILL. The pipe ends with conclave, however it ends; then
  * the guard sends SIGTERM to the group and SIGKILL after the grace. It costs one sleeping `sh` of about a megabyte. It is
- * there before the command is, and told of it in the same breath: a SIGKILL in that breath is the only one that it misses.
+ * there before the command is, and told of it in the next breath (a millisecond or two): a SIGKILL in that breath is the
+ * only one that it misses.
  * Assumes POSIX process groups and /bin/sh. On Windows only the command itself is signalled, and there is no guard.
  * Leaves out what leaves the group on purpose (setsid, daemons), and a conclave that is frozen with SIGSTOP while its
  * command runs on: only the token protects from that.
@@ -68,10 +69,10 @@ export class ProcessGroup {
 
   /** Executes the command, without a shell. @throws CommandError */
   static async start({ command, args, env, guardSeconds }: GroupOptions): Promise<ProcessGroup> {
-    const guard = guardSeconds === null || !hasGroups ? undefined : startGuard();
+    const guard = guardSeconds === null || !hasGroups ? undefined : startGuard(guardSeconds);
     const child = spawn(command, args, { stdio: "inherit", env, detached: hasGroups });
     // Before anything else: from here on the command runs.
-    if (child.pid !== undefined) guard?.stdin?.write(`${child.pid} ${guardSeconds}\n`);
+    if (child.pid !== undefined) guard?.stdin?.write(`${child.pid}\n`);
     try {
       await new Promise<void>((resolve, reject) => {
         child.once("spawn", resolve);
@@ -128,16 +129,17 @@ export class ProcessGroup {
   }
 }
 
-/** The first line on its input is the group and the grace, each further one a new grace; the end is the signal. */
+/** The lines on its input are the grace, the group, and then at most another grace; the end is the signal. */
 const guardScript = `
-read -r group grace || exit 0
+read -r grace
+read -r group || exit 0
 while read -r line; do grace=$line; done
 kill -s TERM -- "-$group" 2>/dev/null || exit 0
 [ "$grace" = 0 ] || sleep "$grace"
 kill -s KILL -- "-$group" 2>/dev/null
 `;
 
-function startGuard(): ChildProcess {
+function startGuard(graceSeconds: number): ChildProcess {
   // A group of its own: what is sent to ours (a terminal's Ctrl-C, kill -9 of a whole job) must not reach it.
   const guard = spawn("/bin/sh", ["-c", guardScript, "conclave-guard"], {
     stdio: ["pipe", "ignore", "ignore"],
@@ -147,6 +149,7 @@ function startGuard(): ChildProcess {
   // No shell, or a guard that was killed: the command runs as well without.
   guard.on("error", onTrouble);
   guard.stdin?.on("error", onTrouble);
+  guard.stdin?.write(`${graceSeconds}\n`);
   guard.unref();
   return guard;
 }

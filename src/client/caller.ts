@@ -141,9 +141,10 @@ export class Caller {
     if (call === undefined || call.link !== link) return;
     const { code, message, definite } = refused;
     // BUSY is the caller's to judge, unless an earlier copy may run: then asking on is the only way to know.
-    const isForNow = code === "NOT_LEADER" || code === "NO_QUORUM" || !definite || (code === "BUSY" && call.sends > 1);
+    const isFinal = (code === "DISK_FULL" || code === "DISK_FAILED") && this.#options.navigator.nodes().length === 1;
+    const isForNow = !isFinal && (code === "NOT_LEADER" || code === "NO_QUORUM" || !definite || (code === "BUSY" && call.sends > 1));
     if (!isForNow) {
-      this.#fail(call, conclaveError(code, message, { definite: call.sends === 1 || call.isDefinite }));
+      this.#fail(call, conclaveError(code, message, { definite: definite && (call.sends === 1 || call.isDefinite) }));
       return;
     }
     call.lastRefused = refused;

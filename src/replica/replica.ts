@@ -17,7 +17,8 @@
 import { assert, unreachable } from "../base/assert.ts";
 import { background } from "../base/background.ts";
 import { ByteWriter } from "../base/byte-codec.ts";
-import type { ConclaveError } from "../base/errors.ts";
+import type { ErrorCode } from "../base/error-table.ts";
+import { ConclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { Configuration, Core, Index, Input, LogEntry, MemberId, Output, Recovered, Term } from "../consensus/core.ts";
@@ -92,6 +93,7 @@ export class Replica implements ReplicaService {
   #timer: Timer | undefined;
   #timerAtMs = Number.NaN;
   #halted: string | undefined;
+  #haltCode: ErrorCode | undefined;
   #closed = false;
   #syncs = 0;
   #role: { role: string; term: Term; leader: MemberId | undefined } = { role: "follower", term: 0, leader: undefined };
@@ -260,12 +262,15 @@ export class Replica implements ReplicaService {
 
   #refusal(): Refusal | undefined {
     if (this.#closed) return { code: "CLOSED", message: `Member "${this.member}" is closing.`, definite: true, leader: undefined };
-    if (this.#halted !== undefined) {
-      const message = `Member "${this.member}" has stopped: ${this.#halted}`;
-      return { code: "NOT_LEADER", message, definite: true, leader: undefined };
-    }
+    if (this.#halted !== undefined) return this.#stopped(true);
     if (this.#role.role === "leader") return undefined;
     return this.#notLeader(true);
+  }
+
+  /** After a failed disk or a broken invariant: another member may serve, this one does not. */
+  #stopped(definite: boolean): Refusal {
+    const code = this.#haltCode === "DISK_FULL" || this.#haltCode === "DISK_FAILED" ? this.#haltCode : "NOT_LEADER";
+    return { code, message: `Member "${this.member}" has stopped: ${this.#halted}`, definite, leader: undefined };
   }
 
   #notLeader(definite: boolean): Refusal {
@@ -586,12 +591,8 @@ export class Replica implements ReplicaService {
     this.#timer?.cancel();
     this.#keeper.end();
     this.#role = { ...this.#role, role: "follower", leader: undefined };
-    this.#refuseEverything({
-      code: (error as ConclaveError | undefined)?.code === "DISK_FULL" ? "DISK_FULL" : "NOT_LEADER",
-      message: `Member "${this.member}" has stopped: ${why}`,
-      definite: false,
-      leader: undefined,
-    });
+    this.#haltCode = error instanceof ConclaveError ? error.code : undefined;
+    this.#refuseEverything(this.#stopped(false));
     this.#emit({ kind: "member.halted", member: this.member, why });
     for (const listener of this.#leaderListeners) listener();
     this.#parts.onHalt?.(why, error);

@@ -86,8 +86,16 @@ function lockOf(directory: string, number: number, ticket: Ticket): DirectoryLoc
   let releasing: Promise<void> | undefined;
   const release = async (): Promise<void> => {
     const aside = `${directory}${sep}lock-${ticket.id}.tmp`;
-    await writeFile(aside, JSON.stringify({ ...ticket, released: true } satisfies Ticket));
-    await rename(aside, ticketPath(directory, number));
+    try {
+      await writeFile(aside, JSON.stringify({ ...ticket, released: true } satisfies Ticket));
+      await rename(aside, ticketPath(directory, number));
+    } catch {
+      // No space for a second file: the mark goes over the ticket itself, in no more bytes than it has.
+      await rm(aside, { force: true });
+      const mark = JSON.stringify({ pid: 0, started: "", boot: "", id: "", released: true } satisfies Ticket);
+      const file = await open(ticketPath(directory, number), "r+");
+      await file.write(mark.padEnd(JSON.stringify(ticket).length), 0).finally(() => file.close());
+    }
   };
   return {
     release: () => {

@@ -21,10 +21,12 @@ export function findShortestDeadEnd<S, I, O>(
   options: SearchOptions,
 ): DeadEnd<S, I, O> | undefined {
   let stepsLeft = options.maxSteps;
+  let stepsToPlaceMax = 0;
   const searchPrefix = (last: number, more: Partial<SearchOptions> = {}) => {
     const prefix = buildTimeline(model, prefixOf(timeline, last));
     const outcome = searchTimeline(model, prefix, { ...options, maxSteps: stepsLeft, ...more });
     stepsLeft -= outcome.steps;
+    if (outcome.kind === "placed") stepsToPlaceMax = Math.max(stepsToPlaceMax, outcome.steps);
     return outcome;
   };
   let low = 0;
@@ -36,14 +38,13 @@ export function findShortestDeadEnd<S, I, O>(
     if (kind === "stuck") high = middle;
     else low = middle + 1;
   }
-  return deadEndOf(searchPrefix(high, { suspect: high, maxSteps: Math.min(stepsLeft, exhaustiveStepsMax) }), timeline.required[high]);
+  // This search has nothing to shorten it: it must meet every state that an order can lead to. It meets most of them soon after it has
+  // come to the end for the first time, so it is cut off where a reader would not wait for the rest.
+  const maxSteps = Math.min(stepsLeft, 4 * stepsToPlaceMax + stepsForMoreStates);
+  return deadEndOf(searchPrefix(high, { suspect: high, maxSteps }), timeline.required[high]);
 }
 
-/**
- * The last search has to meet every state that an order can lead to, with nothing to shorten it. It is cut off where a reader would
- * not wait for more: what is missing then are some of the states.
- */
-const exhaustiveStepsMax = 1_000_000;
+const stepsForMoreStates = 200_000;
 
 function deadEndOf<S, I, O>(outcome: SearchOutcome<S, I, O>, suspect: Operation<I, O> | undefined): DeadEnd<S, I, O> | undefined {
   switch (outcome.kind) {
