@@ -22,11 +22,26 @@ export async function startCluster(): Promise<BenchCluster> {
   const ports = await Promise.all([freePort(), freePort(), freePort()]);
   const members = ports.map((port, at) => `m${at + 1}=127.0.0.1:${port}`).join(",");
   const children: ChildProcess[] = ports.map((port, at) => {
-    const args = ["dist/cli/main.js", "serve", "--data", `${folder}/m${at + 1}`, "--member", `m${at + 1}`, "--cluster", "bench", "--listen", `127.0.0.1:${port}`, "--members", members];
+    const args = [
+      "dist/cli/main.js",
+      "serve",
+      "--data",
+      `${folder}/m${at + 1}`,
+      "--member",
+      `m${at + 1}`,
+      "--cluster",
+      "bench",
+      "--listen",
+      `127.0.0.1:${port}`,
+      "--members",
+      members,
+    ];
     return spawn(process.execPath, [...nodeFlags, ...args], { stdio: ["ignore", "ignore", "inherit"] });
   });
   const stop = async (): Promise<void> => {
-    const gone = children.map((child) => new Promise<void>((done) => (child.exitCode === null ? child.once("exit", () => done()) : done())));
+    const gone = children.map(
+      (child) => new Promise<void>((done) => (child.exitCode === null ? child.once("exit", () => done()) : done())),
+    );
     for (const child of children) child.kill("SIGTERM");
     await Promise.all(gone);
     rmSync(folder, { recursive: true, force: true });

@@ -29,7 +29,9 @@ latencies.sort((left, right) => left - right);
 console.log(JSON.stringify({ calls, seconds, p50Ms: percentile(latencies, 0.5), p99Ms: percentile(latencies, 0.99) }));
 await conclave.close();
 
-async function run(forSeconds: number): Promise<{ readonly calls: number; readonly seconds: number; readonly latencies: number[] }> {
+async function run(
+  forSeconds: number,
+): Promise<{ readonly calls: number; readonly seconds: number; readonly latencies: number[] }> {
   const latencies: number[] = [];
   const startedMs = performance.now();
   const untilMs = startedMs + forSeconds * 1_000;

@@ -35,7 +35,9 @@ try {
   console.log(machine());
   const figures: Figure[] = early.map((before, at) => {
     const after = late[at] as number;
-    console.log(`member ${at + 1}: ${before.toFixed(0)} MB after 200,000 writes, ${after.toFixed(0)} MB after 1,000,000: ${(after / before).toFixed(3)}x`);
+    console.log(
+      `member ${at + 1}: ${before.toFixed(0)} MB after 200,000 writes, ${after.toFixed(0)} MB after 1,000,000: ${(after / before).toFixed(3)}x`,
+    );
     return {
       case: `resident size of member ${at + 1} after 1,000,000 writes, against after 200,000`,
       ours: rounded(after),

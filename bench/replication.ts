@@ -16,7 +16,11 @@ import { commit, type Figure, machine, median, rounded, spread, writeFigures } f
 import { type EtcdPeer, startEtcdPeer } from "./peers/etcd.ts";
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "3" }, seconds: { type: "string", default: "3" }, "no-etcd": { type: "boolean", default: false } },
+  options: {
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "3" },
+    "no-etcd": { type: "boolean", default: false },
+  },
 });
 const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
@@ -42,7 +46,10 @@ try {
   for (let round = 0; round < rounds; round++) {
     for (const each of cases) {
       // The order turns with each round, so that neither always finds the machine as the other left it.
-      const turns = [() => measureOurs(each).then((it) => ours.get(each)?.push(it)), () => measureEtcd(etcd, each).then((it) => it && theirs.get(each)?.push(it))];
+      const turns = [
+        () => measureOurs(each).then((it) => ours.get(each)?.push(it)),
+        () => measureEtcd(etcd, each).then((it) => it && theirs.get(each)?.push(it)),
+      ];
       for (const turn of round % 2 === 0 ? turns : turns.reverse()) await turn();
     }
   }
@@ -64,9 +71,16 @@ async function load(kind: "put" | "get", inFlight: number): Promise<Measured> {
   const before = await syncs();
   const script = fileURLToPath(new URL("./load.js", import.meta.url));
   const output = await new Promise<string>((done, fail) => {
-    execFile(process.execPath, [script, cluster.url, kind, String(inFlight), String(seconds)], (error, stdout) => (error === null ? done(stdout) : fail(error)));
+    execFile(process.execPath, [script, cluster.url, kind, String(inFlight), String(seconds)], (error, stdout) =>
+      error === null ? done(stdout) : fail(error),
+    );
   });
-  const { calls, seconds: took, p50Ms, p99Ms } = JSON.parse(output) as { calls: number; seconds: number; p50Ms: number; p99Ms: number };
+  const {
+    calls,
+    seconds: took,
+    p50Ms,
+    p99Ms,
+  } = JSON.parse(output) as { calls: number; seconds: number; p50Ms: number; p99Ms: number };
   // The generator's warm-up is in the syncs too: about one sixth at three seconds, the same share of calls.
   const writes = (calls / took) * (took + 0.5);
   const during = (await syncs()) - before;
@@ -87,10 +101,16 @@ async function measureEtcd(peer: EtcdPeer | { readonly missing: string }, each: 
   return { ...(await peer.measure(each, { seconds })), writesPerSync: null };
 }
 
-function report(ours: ReadonlyMap<Case, Measured[]>, theirs: ReadonlyMap<Case, Measured[]>, peer: EtcdPeer | { readonly missing: string }): void {
+function report(
+  ours: ReadonlyMap<Case, Measured[]>,
+  theirs: ReadonlyMap<Case, Measured[]>,
+  peer: EtcdPeer | { readonly missing: string },
+): void {
   const peerVersion = "missing" in peer ? null : peer.version;
   const figures: Figure[] = [];
-  console.log(`\n${machine()}, commit ${commit()}; medians of ${rounds} rounds of ${seconds} s; etcd ${peerVersion ?? "not measured"}${"missing" in peer ? "" : ` by ${peer.loadGenerator}`}\n`);
+  console.log(
+    `\n${machine()}, commit ${commit()}; medians of ${rounds} rounds of ${seconds} s; etcd ${peerVersion ?? "not measured"}${"missing" in peer ? "" : ` by ${peer.loadGenerator}`}\n`,
+  );
   console.log("case                     ours/s     etcd/s   ratio   ours p50/p99 ms    etcd p50/p99 ms   writes/sync");
   for (const each of cases) {
     const [own, other] = [ours.get(each) ?? [], theirs.get(each) ?? []];
@@ -98,7 +118,10 @@ function report(ours: ReadonlyMap<Case, Measured[]>, theirs: ReadonlyMap<Case, M
     const peerPerSecond = other.length === 0 ? null : median(other.map((one) => one.perSecond));
     const ratio = peerPerSecond === null ? null : perSecond / peerPerSecond;
     const perSync = own[0]?.writesPerSync === null ? null : median(own.map((one) => one.writesPerSync as number));
-    const times = (of: readonly Measured[]): string => (of.length === 0 ? "-" : `${median(of.map((one) => one.p50Ms)).toFixed(3)} / ${median(of.map((one) => one.p99Ms)).toFixed(3)}`);
+    const times = (of: readonly Measured[]): string =>
+      of.length === 0
+        ? "-"
+        : `${median(of.map((one) => one.p50Ms)).toFixed(3)} / ${median(of.map((one) => one.p99Ms)).toFixed(3)}`;
     console.log(
       [
         each.padEnd(20),

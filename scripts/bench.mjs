@@ -11,7 +11,9 @@ if (name === undefined || !known.includes(name)) {
 }
 const out = "node_modules/.bench";
 rmSync(out, { recursive: true, force: true });
-const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.bench.json"], { stdio: ["ignore", 2, 2] });
+const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.bench.json"], {
+  stdio: ["ignore", 2, 2],
+});
 if (built.status !== 0 || !existsSync(`${out}/bench/${name}.js`)) process.exit(1);
 writeFileSync(`${out}/package.json`, '{ "type": "module" }');
 const { status } = spawnSync(process.execPath, ["--expose-gc", `${out}/bench/${name}.js`, ...options], { stdio: "inherit" });

@@ -16,13 +16,27 @@ const force = process.argv.includes("--force");
 if (!existsSync("node_modules/.package-lock.json") || newer("package-lock.json", "node_modules/.package-lock.json")) {
   say("Installing the development tools (npm ci) ...");
   // No dependency needs an install script, so none is run.
-  run(process.platform === "win32" ? "npm.cmd" : "npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], "Installing failed. Is the npm registry reachable?");
+  run(
+    process.platform === "win32" ? "npm.cmd" : "npm",
+    ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+    "Installing failed. Is the npm registry reachable?",
+  );
 }
 const stamp = "dist/.built";
-if (force || !existsSync(stamp) || newest("src") > statSync(stamp).mtimeMs || newer("tsconfig.build.json", stamp) || newer("tsconfig.json", stamp)) {
+if (
+  force ||
+  !existsSync(stamp) ||
+  newest("src") > statSync(stamp).mtimeMs ||
+  newer("tsconfig.build.json", stamp) ||
+  newer("tsconfig.json", stamp)
+) {
   say("Building dist ...");
   rmSync("dist", { recursive: true, force: true });
-  run(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], "The build failed; the messages above say where.");
+  run(
+    process.execPath,
+    ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"],
+    "The build failed; the messages above say where.",
+  );
   mkdirSync("dist", { recursive: true });
   writeFileSync(stamp, "");
 }

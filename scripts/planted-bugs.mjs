@@ -11,7 +11,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const { values } = parseArgs({ options: { only: { type: "string" }, seeds: { type: "string", default: "400" }, markdown: { type: "boolean", default: false } } });
+const { values } = parseArgs({
+  options: { only: { type: "string" }, seeds: { type: "string", default: "400" }, markdown: { type: "boolean", default: false } },
+});
 
 /** `world`: where it is hunted. `source`: who shipped it, or which sentence of the paper it breaks. */
 const bugs = [
@@ -124,7 +126,12 @@ const bugs = [
     file: "replica/replica.ts",
     find: "    this.read(\n      {\n        onReady: () => this.#confirm(session, sink, tag),",
     put: "    this.#confirm(session, sink, tag);\n    this.read(\n      {\n        onReady: () => undefined,",
-    also: [{ find: "onRefused: (_, refusal) => sink.onRefused(tag, refusal),\n        onOutcome: () => assert(false, \"a read has no outcome\"),", put: "onRefused: () => undefined,\n        onOutcome: () => undefined," }],
+    also: [
+      {
+        find: 'onRefused: (_, refusal) => sink.onRefused(tag, refusal),\n        onOutcome: () => assert(false, "a read has no outcome"),',
+        put: "onRefused: () => undefined,\n        onOutcome: () => undefined,",
+      },
+    ],
     world: "stack",
     source: "etcd 15247",
   },
@@ -178,7 +185,10 @@ process.exitCode = survivors.length === 0 ? 0 : 1;
 function hunt(bug) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  cpSync(join(root, "src"), join(folder, "src"), { recursive: true, filter: (path) => !path.endsWith(".test.ts") && !/\/(cli|torture)$/.test(path) });
+  cpSync(join(root, "src"), join(folder, "src"), {
+    recursive: true,
+    filter: (path) => !path.endsWith(".test.ts") && !/\/(cli|torture)$/.test(path),
+  });
   const path = join(folder, "src", bug.file);
   let text = readFileSync(path, "utf8");
   for (const patch of [bug, ...(bug.also ?? [])]) {
@@ -196,26 +206,51 @@ function hunt(bug) {
   const flags = ["--noEmit", "false", "--outDir", "dist", "--rootDir", "src", "--noUnusedLocals", "false"];
   writeFileSync(join(folder, "tsconfig.build.json"), JSON.stringify({ extends: "./tsconfig.json", include: ["src"] }));
   // A patched copy may leave something unused or ill-typed: what counts is that it was emitted.
-  spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json", ...flags], { cwd: folder, stdio: "ignore" });
+  spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json", ...flags], {
+    cwd: folder,
+    stdio: "ignore",
+  });
   const startedMs = Date.now();
-  const args = [join(folder, "dist/simulator/main.js"), "--world", bug.world, "--seeds", values.seeds, "--until-failure", "--json"];
+  const args = [
+    join(folder, "dist/simulator/main.js"),
+    "--world",
+    bug.world,
+    "--seeds",
+    values.seeds,
+    "--until-failure",
+    "--json",
+  ];
   let output;
   try {
-    output = execFileSync(process.execPath, args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], timeout: 600_000 });
+    output = execFileSync(process.execPath, args, {
+      cwd: folder,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "inherit"],
+      timeout: 600_000,
+    });
   } catch (error) {
     output = error.stdout;
   }
   const { failures, worlds } = JSON.parse(output);
   const first = failures.sort((left, right) => left.seed - right.seed)[0];
-  const row = { ...bug, invariant: first?.invariant, seed: first?.seed, steps: worlds[bug.world].steps, seconds: (Date.now() - startedMs) / 1_000 };
+  const row = {
+    ...bug,
+    invariant: first?.invariant,
+    seed: first?.seed,
+    steps: worlds[bug.world].steps,
+    seconds: (Date.now() - startedMs) / 1_000,
+  };
   const verdict = first === undefined ? "SURVIVED" : `${first.invariant}, seed ${first.seed}`;
   console.log(`${bug.name}: ${verdict} (${row.steps.toLocaleString("en-US")} clean steps before, ${row.seconds.toFixed(1)} s)`);
   return row;
 }
 
 function toMarkdown(found) {
-  const head = "| bug | who shipped it, or what it breaks | caught by | seed | clean steps before | seconds |\n|---|---|---|---|---|---|";
-  const lines = found.map((row) => `| ${row.name} | ${row.source} | ${row.invariant ?? "**survived**"} | ${row.seed ?? ""} | ${row.steps.toLocaleString("en-US")} | ${row.seconds.toFixed(1)} |`);
+  const head =
+    "| bug | who shipped it, or what it breaks | caught by | seed | clean steps before | seconds |\n|---|---|---|---|---|---|";
+  const lines = found.map(
+    (row) =>
+      `| ${row.name} | ${row.source} | ${row.invariant ?? "**survived**"} | ${row.seed ?? ""} | ${row.steps.toLocaleString("en-US")} | ${row.seconds.toFixed(1)} |`,
+  );
   return [head, ...lines].join("\n");
 }
-

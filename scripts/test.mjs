@@ -7,7 +7,14 @@ import { join } from "node:path";
 
 const folder = mkdtempSync(join(tmpdir(), "conclave-test-"));
 const report = join(folder, "report.json");
-const args = ["node_modules/vitest/vitest.mjs", "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...process.argv.slice(2)];
+const args = [
+  "node_modules/vitest/vitest.mjs",
+  "run",
+  "--reporter=default",
+  "--reporter=json",
+  `--outputFile.json=${report}`,
+  ...process.argv.slice(2),
+];
 const result = spawnSync(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
 let counted;
 try {

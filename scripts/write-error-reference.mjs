@@ -6,7 +6,10 @@ writeFileSync("docs/reference/errors.md", errorReference(errorTable));
 
 /** The page as text. */
 export function errorReference(table) {
-  const rows = Object.entries(table).map(([code, row]) => `| \`${code}\` | ${row.class} | ${row.definite ? "no" : "it may have"} | ${row.retryable ? "yes" : "no"} | ${row.remedy} |`);
+  const rows = Object.entries(table).map(
+    ([code, row]) =>
+      `| \`${code}\` | ${row.class} | ${row.definite ? "no" : "it may have"} | ${row.retryable ? "yes" : "no"} | ${row.remedy} |`,
+  );
   return [
     "# Errors",
     "",

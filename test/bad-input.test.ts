@@ -116,7 +116,13 @@ test("another member's directory is refused with both names, and so is one of a 
 test("garbage on the port is refused, and the member serves on", async () => {
   await using server = await member("garbage");
   const port = Number(server.address.split(":").at(-1));
-  const garbage = [Buffer.from("\x16\x03\x01 hello TLS"), Buffer.alloc(100_000, 0xff), Buffer.from([5, 0, 0, 0, 1, 2, 3, 4, 5]), Buffer.from("CNCL"), Buffer.from("GET /nothing HTTP/1.1\r\n\r\n")];
+  const garbage = [
+    Buffer.from("\x16\x03\x01 hello TLS"),
+    Buffer.alloc(100_000, 0xff),
+    Buffer.from([5, 0, 0, 0, 1, 2, 3, 4, 5]),
+    Buffer.from("CNCL"),
+    Buffer.from("GET /nothing HTTP/1.1\r\n\r\n"),
+  ];
   for (const bytes of garbage) {
     await new Promise<void>((done) => {
       const socket = createConnection(port, "127.0.0.1", () => socket.write(bytes));
@@ -138,36 +144,39 @@ test("a taken port is told before anything is opened", async () => {
 });
 
 const canMount = process.platform === "linux" && process.getuid?.() === 0 && tryMount();
-test.skipIf(!canMount)("a full disk stops writes with DISK_FULL, keeps the process, and loses nothing that was answered (needs root on Linux for a small file system)", async () => {
-  const small = join(folder, "small");
-  mkdirSync(small, { recursive: true });
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=40m", "tmpfs", small]);
-  const answered = new Set<string>();
-  let code: string | undefined;
-  try {
-    const conclave = await connect(`file:${join(small, "data")}`);
-    const store = conclave.store();
-    const value = "v".repeat(100_000);
-    for (let at = 0; at < 2_000 && code === undefined; at++) {
-      try {
-        await store.put(`key-${at}`, value);
-        answered.add(`key-${at}`);
-      } catch (error) {
-        code = (error as ConclaveError).code;
+test.skipIf(!canMount)(
+  "a full disk stops writes with DISK_FULL, keeps the process, and loses nothing that was answered (needs root on Linux for a small file system)",
+  async () => {
+    const small = join(folder, "small");
+    mkdirSync(small, { recursive: true });
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=40m", "tmpfs", small]);
+    const answered = new Set<string>();
+    let code: string | undefined;
+    try {
+      const conclave = await connect(`file:${join(small, "data")}`);
+      const store = conclave.store();
+      const value = "v".repeat(100_000);
+      for (let at = 0; at < 2_000 && code === undefined; at++) {
+        try {
+          await store.put(`key-${at}`, value);
+          answered.add(`key-${at}`);
+        } catch (error) {
+          code = (error as ConclaveError).code;
+        }
       }
+      expect(code).toBe("DISK_FULL");
+      await conclave.close();
+      cpSync(join(small, "data"), join(folder, "rescued"), { recursive: true });
+    } finally {
+      execFileSync("umount", ["-l", small]);
     }
-    expect(code).toBe("DISK_FULL");
-    await conclave.close();
-    cpSync(join(small, "data"), join(folder, "rescued"), { recursive: true });
-  } finally {
-    execFileSync("umount", ["-l", small]);
-  }
-  await using rescued = await connect(`file:${join(folder, "rescued")}`);
-  const present = await rescued.store().range({ prefix: "key-" }, { keysOnly: true });
-  const keys = new Set(present.entries.map((entry) => entry.key));
-  expect(answered.size).toBeGreaterThan(10);
-  for (const key of answered) expect(keys.has(key)).toBe(true);
-});
+    await using rescued = await connect(`file:${join(folder, "rescued")}`);
+    const present = await rescued.store().range({ prefix: "key-" }, { keysOnly: true });
+    const keys = new Set(present.entries.map((entry) => entry.key));
+    expect(answered.size).toBeGreaterThan(10);
+    for (const key of answered) expect(keys.has(key)).toBe(true);
+  },
+);
 
 function tryMount(): boolean {
   const place = mkdtempSync(join(tmpdir(), "conclave-mount-"));
@@ -184,7 +193,12 @@ function tryMount(): boolean {
 }
 
 async function member(name: string, options: Partial<Parameters<typeof serve>[0]> = {}): Promise<Server> {
-  return serve({ directory: join(folder, name), listen: "127.0.0.1:0", ...(options.member === undefined ? {} : { members: new Map([[options.member, "127.0.0.1:1"]]) }), ...options });
+  return serve({
+    directory: join(folder, name),
+    listen: "127.0.0.1:0",
+    ...(options.member === undefined ? {} : { members: new Map([[options.member, "127.0.0.1:1"]]) }),
+    ...options,
+  });
 }
 
 function freePort(): Promise<number> {

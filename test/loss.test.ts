@@ -15,7 +15,9 @@ let conclave: Conclave;
 
 beforeAll(async () => {
   const port = await freePort();
-  server = spawn(process.execPath, ["dist/cli/main.js", "serve", "--data", folder, "--listen", `127.0.0.1:${port}`], { stdio: "ignore" });
+  server = spawn(process.execPath, ["dist/cli/main.js", "serve", "--data", folder, "--listen", `127.0.0.1:${port}`], {
+    stdio: "ignore",
+  });
   for (const untilMs = Date.now() + 20_000; ; ) {
     const response = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
     if (response?.ok) break;
@@ -29,7 +31,9 @@ afterAll(async () => {
   server.kill("SIGCONT");
   await conclave.close();
   server.kill("SIGKILL");
-  await new Promise((done) => (server.exitCode === null && server.signalCode === null ? server.once("exit", done) : done(undefined)));
+  await new Promise((done) =>
+    server.exitCode === null && server.signalCode === null ? server.once("exit", done) : done(undefined),
+  );
   rmSync(folder, { recursive: true, force: true });
 });
 

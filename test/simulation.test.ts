@@ -10,15 +10,30 @@ const seeds = process.env["CI"] === undefined ? 200 : 2_000;
 
 interface Report {
   readonly failures: readonly { readonly seed: number; readonly world: string; readonly message: string }[];
-  readonly worlds: Record<"core" | "stack", { readonly seeds: number; readonly steps: number; readonly tookMs: number; readonly fewestSteps: number; readonly fewestLeaderChanges: number; readonly grants: number; readonly counts: { readonly snapshotsInstalled: number; readonly truncations: number } }>;
+  readonly worlds: Record<
+    "core" | "stack",
+    {
+      readonly seeds: number;
+      readonly steps: number;
+      readonly tookMs: number;
+      readonly fewestSteps: number;
+      readonly fewestLeaderChanges: number;
+      readonly grants: number;
+      readonly counts: { readonly snapshotsInstalled: number; readonly truncations: number };
+    }
+  >;
 }
 
 async function simulate(...args: readonly string[]): Promise<Report> {
-  const child = run(process.execPath, ["dist/simulator/main.js", "--json", ...args], { maxBuffer: 1e8 }).catch((error: { stdout: string }) => error);
+  const child = run(process.execPath, ["dist/simulator/main.js", "--json", ...args], { maxBuffer: 1e8 }).catch(
+    (error: { stdout: string }) => error,
+  );
   return JSON.parse((await child).stdout) as Report;
 }
 
-test(`${seeds} seeds of cores and of whole clusters break no invariant, and each goes through enough`, { timeout: 45 * 60_000 }, async () => {
+test(`${seeds} seeds of cores and of whole clusters break no invariant, and each goes through enough`, {
+  timeout: 45 * 60_000,
+}, async () => {
   const { failures, worlds } = await simulate("--seeds", String(seeds));
   expect(failures.map(({ seed, world, message }) => `npm run sim -- --seed ${seed} --world ${world}: ${message}`)).toEqual([]);
   for (const world of [worlds.core, worlds.stack]) {
@@ -30,7 +45,9 @@ test(`${seeds} seeds of cores and of whole clusters break no invariant, and each
   }
   expect(worlds.stack.grants).toBeGreaterThan(seeds);
   for (const [name, world] of Object.entries(worlds)) {
-    console.log(`${name}: ${world.seeds} seeds, ${world.steps} steps, ${Math.round((world.steps / world.tookMs) * 1_000)} steps a second in each process`);
+    console.log(
+      `${name}: ${world.seeds} seeds, ${world.steps} steps, ${Math.round((world.steps / world.tookMs) * 1_000)} steps a second in each process`,
+    );
   }
 });
 

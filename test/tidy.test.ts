@@ -29,7 +29,11 @@ const rooms: Readonly<Record<string, Room>> = {
   cli: { floor: 6, pure: false, mayImport: ["base", "store", "wire", "recipes", "client", "engines/embedded", "index.ts"] },
   "index.ts": { floor: 6, pure: false, mayImport: ["base", "store", "recipes", "client", "engines/embedded"] },
   // Beside the house. Nothing in production imports these.
-  simulator: { floor: 7, pure: true, mayImport: ["base", "consensus", "store", "log", "wire", "replica", "client", "recipes", "testing"] },
+  simulator: {
+    floor: 7,
+    pure: true,
+    mayImport: ["base", "consensus", "store", "log", "wire", "replica", "client", "recipes", "testing"],
+  },
   testing: { floor: 7, pure: true, mayImport: ["base", "store", "recipes"] },
   torture: { floor: 8, pure: false, mayImport: ["base", "store", "recipes", "testing", "engines/embedded", "index.ts"] },
 };
@@ -48,7 +52,9 @@ function roomOf(file: string): string {
 
 function importsOf(file: string): string[] {
   const text = readFileSync(join(source, file), "utf8");
-  const found = [...text.matchAll(/^\s*(?:import|export)\b[^"'`;]*?\bfrom\s+"([^"]+)"|\bimport\(\s*"([^"]+)"\s*\)|^import\s+"([^"]+)"/gm)];
+  const found = [
+    ...text.matchAll(/^\s*(?:import|export)\b[^"'`;]*?\bfrom\s+"([^"]+)"|\bimport\(\s*"([^"]+)"\s*\)|^import\s+"([^"]+)"/gm),
+  ];
   return found.map((match) => (match[1] ?? match[2] ?? match[3]) as string);
 }
 
@@ -76,7 +82,8 @@ test("the table itself has no arrow that goes up", () => {
 });
 
 test("a pure room imports nothing of Node and names no global of a host", () => {
-  const forbidden = /\b(?:Date\.now|new Date|Math\.random|setTimeout|setInterval|setImmediate|process\.(?:env|argv|exit|pid|hrtime|nextTick|stdout|stderr|cwd|on|memoryUsage|versions|uptime)\b|Buffer\.|performance\.)/;
+  const forbidden =
+    /\b(?:Date\.now|new Date|Math\.random|setTimeout|setInterval|setImmediate|process\.(?:env|argv|exit|pid|hrtime|nextTick|stdout|stderr|cwd|on|memoryUsage|versions|uptime)\b|Buffer\.|performance\.)/;
   const wrong: string[] = [];
   for (const file of production) {
     if (!rooms[roomOf(file)]?.pure || impureFiles.has(file)) continue;

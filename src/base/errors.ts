@@ -35,6 +35,7 @@ export class ConclaveError extends Error {
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: `this` is the class on the right of `instanceof`, which is the point.
     return isBranded(value, this.errorClass);
   }
 

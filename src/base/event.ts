@@ -3,9 +3,27 @@
  * nothing else. `kind` is a dotted name; the fields are plain data.
  */
 export type ConclaveEvent =
-  | { readonly kind: "role.changed"; readonly member: string; readonly role: string; readonly term: number; readonly leader: string | undefined }
-  | { readonly kind: "log.recovered"; readonly member: string; readonly firstIndex: number; readonly lastIndex: number; readonly repairedBytes: number }
-  | { readonly kind: "log.synced"; readonly member: string; readonly records: number; readonly bytes: number; readonly latencyMs: number }
+  | {
+      readonly kind: "role.changed";
+      readonly member: string;
+      readonly role: string;
+      readonly term: number;
+      readonly leader: string | undefined;
+    }
+  | {
+      readonly kind: "log.recovered";
+      readonly member: string;
+      readonly firstIndex: number;
+      readonly lastIndex: number;
+      readonly repairedBytes: number;
+    }
+  | {
+      readonly kind: "log.synced";
+      readonly member: string;
+      readonly records: number;
+      readonly bytes: number;
+      readonly latencyMs: number;
+    }
   | { readonly kind: "snapshot.built"; readonly member: string; readonly index: number; readonly bytes: number }
   | { readonly kind: "snapshot.installed"; readonly member: string; readonly index: number; readonly from: string }
   | { readonly kind: "member.halted"; readonly member: string; readonly why: string }
@@ -13,7 +31,13 @@ export type ConclaveEvent =
   | { readonly kind: "session.expired"; readonly member: string; readonly session: string }
   | { readonly kind: "connection.opened"; readonly member: string; readonly remote: string; readonly role: string }
   | { readonly kind: "connection.closed"; readonly member: string; readonly remote: string; readonly why: string }
-  | { readonly kind: "connection.refused"; readonly member: string; readonly remote: string; readonly code: string; readonly why: string }
+  | {
+      readonly kind: "connection.refused";
+      readonly member: string;
+      readonly remote: string;
+      readonly code: string;
+      readonly why: string;
+    }
   | { readonly kind: "client.leader"; readonly leader: string }
   | { readonly kind: "client.retry"; readonly request: number; readonly why: string }
   | { readonly kind: "hold.granted"; readonly lock: string; readonly token: number; readonly waitedMs: number }

@@ -142,7 +142,8 @@ export class Caller {
     const { code, message, definite } = refused;
     // BUSY is the caller's to judge, unless an earlier copy may run: then asking on is the only way to know.
     const isFinal = (code === "DISK_FULL" || code === "DISK_FAILED") && this.#options.navigator.nodes().length === 1;
-    const isForNow = !isFinal && (code === "NOT_LEADER" || code === "NO_QUORUM" || !definite || (code === "BUSY" && call.sends > 1));
+    const isForNow =
+      !isFinal && (code === "NOT_LEADER" || code === "NO_QUORUM" || !definite || (code === "BUSY" && call.sends > 1));
     if (!isForNow) {
       this.#fail(call, conclaveError(code, message, { definite: definite && (call.sends === 1 || call.isDefinite) }));
       return;
@@ -290,7 +291,6 @@ export class Caller {
           return;
         }
         const claim = { session: Number(window.session), sequence: call.sequence, lowestOpen: window.lowestOpen };
-        // biome-ignore lint/suspicious/noThenProperty: a list, never called.
         writeTxn(writer, id, { kind: "txn", claim, compares: txn.compares, then: txn.then, else: txn.else });
         return;
       }
@@ -501,7 +501,6 @@ function isLeaderless(call: Call): boolean {
 /** The caller may write into its buffers while the call waits. */
 function withOwnValues(txn: ResolvedTxn): ResolvedTxn {
   const own = (op: ResolvedOp): ResolvedOp => (op.kind === "put" ? { ...op, value: op.value.slice() } : op);
-  // biome-ignore lint/suspicious/noThenProperty: a list, never called.
   return { ...txn, then: txn.then.map(own), else: txn.else.map(own) };
 }
 

@@ -43,7 +43,12 @@ export class Member {
   readonly #peers: Peers | undefined;
   readonly #reception: Reception;
 
-  private constructor(parts: { readonly replica: Replica; readonly log: Log; readonly peers: Peers | undefined; readonly reception: Reception }) {
+  private constructor(parts: {
+    readonly replica: Replica;
+    readonly log: Log;
+    readonly peers: Peers | undefined;
+    readonly reception: Reception;
+  }) {
     this.replica = parts.replica;
     this.#log = parts.log;
     this.#peers = parts.peers;
@@ -93,7 +98,12 @@ export class Member {
         const onLink = (peer: MemberId, up: boolean): void => replica.linkChanged(peer, up);
         peers = new Peers({ ...shared, transport, onLink, ...(credential === undefined ? {} : { credential }) });
       }
-      const reception = new Reception({ platform, replica, ...options.reception, ...(telemetry === undefined ? {} : { telemetry }) });
+      const reception = new Reception({
+        platform,
+        replica,
+        ...options.reception,
+        ...(telemetry === undefined ? {} : { telemetry }),
+      });
       const opened = new Member({ replica, log, peers, reception });
       replica.start();
       peers?.start();

@@ -119,7 +119,13 @@ export class Peers {
         } else if (type === messageTypes.refuse) {
           const { code, message } = readRefuse(body);
           peer.redialMs = redialMsMax;
-          this.#options.telemetry?.emit({ kind: "connection.refused", member: this.#options.member, remote: peer.address, code, why: message });
+          this.#options.telemetry?.emit({
+            kind: "connection.refused",
+            member: this.#options.member,
+            remote: peer.address,
+            code,
+            why: message,
+          });
           connection.close();
         }
       });

@@ -33,7 +33,7 @@ import { decodeRaftMessage, encodeRaftMessage } from "../wire/raft-messages.ts";
 import { Outbox } from "./outbox.ts";
 import type { AnswerSink, Refusal, ReplicaService } from "./service.ts";
 import { SessionKeeper } from "./session-keeper.ts";
-import { WaitingBatch, Waiters } from "./waiters.ts";
+import { Waiters, WaitingBatch } from "./waiters.ts";
 
 export interface ReplicaLimits {
   /** Commands of one log entry, in bytes. A longer command goes alone. Default 1 MiB. */
@@ -156,7 +156,12 @@ export class Replica implements ReplicaService {
     this.#closed = true;
     this.#timer?.cancel();
     this.#keeper.end();
-    this.#refuseEverything({ code: "CLOSED", message: `Member "${this.member}" is closing.`, definite: false, leader: undefined });
+    this.#refuseEverything({
+      code: "CLOSED",
+      message: `Member "${this.member}" is closing.`,
+      definite: false,
+      leader: undefined,
+    });
   }
 
   get machine(): Machine {
@@ -261,7 +266,8 @@ export class Replica implements ReplicaService {
   }
 
   #refusal(): Refusal | undefined {
-    if (this.#closed) return { code: "CLOSED", message: `Member "${this.member}" is closing.`, definite: true, leader: undefined };
+    if (this.#closed)
+      return { code: "CLOSED", message: `Member "${this.member}" is closing.`, definite: true, leader: undefined };
     if (this.#halted !== undefined) return this.#stopped(true);
     if (this.#role.role === "leader") return undefined;
     return this.#notLeader(true);
@@ -454,7 +460,12 @@ export class Replica implements ReplicaService {
   #onRejected(ticket: number, why: "not-leader" | "fenced" | "busy" | "lost-leadership"): void {
     const refusal: Refusal =
       why === "busy"
-        ? { code: "BUSY", message: `Member "${this.member}" has too much that is not committed.`, definite: true, leader: undefined }
+        ? {
+            code: "BUSY",
+            message: `Member "${this.member}" has too much that is not committed.`,
+            definite: true,
+            leader: undefined,
+          }
         : this.#notLeader(true);
     const batch = this.#waiters.rejected(ticket) ?? this.#readsByTicket.get(ticket);
     this.#readsByTicket.delete(ticket);
@@ -528,7 +539,13 @@ export class Replica implements ReplicaService {
     const { configuration } = this.#core.probe();
     const chunks = this.#machine.snapshot();
     try {
-      const saved = await this.#log.saveSnapshot({ index, term: this.#termApplied, configuration, stampMs: this.#stampApplied, chunks });
+      const saved = await this.#log.saveSnapshot({
+        index,
+        term: this.#termApplied,
+        configuration,
+        stampMs: this.#stampApplied,
+        chunks,
+      });
       if (saved.index === index) this.#feed({ kind: "snapshot-built", ...saved });
     } catch (error) {
       // The log goes on without it, and grows; the next attempt comes with the next entries.
@@ -547,7 +564,17 @@ export class Replica implements ReplicaService {
     }
     const { index, term, offset, bytes, done } = part;
     const { configuration } = newest;
-    this.#feed({ kind: "snapshot-bytes", nowMs: this.#platform.now(), to: ask.to, index, term, configuration, offset, bytes, done });
+    this.#feed({
+      kind: "snapshot-bytes",
+      nowMs: this.#platform.now(),
+      to: ask.to,
+      index,
+      term,
+      configuration,
+      offset,
+      bytes,
+      done,
+    });
   }
 
   #receiveSnapshot(piece: Extract<Output<RaftMessage>, { kind: "install-snapshot" }>): void {

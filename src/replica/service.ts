@@ -2,10 +2,11 @@
  * What the door (one per client connection) may ask of the replica behind it. The replica implements it; the door is
  * tested against it. Sinks instead of promises: a busy leader answers a hundred thousand of these a second.
  */
-import type { MemberId } from "../consensus/core.ts";
+
 import type { ErrorCode } from "../base/error-table.ts";
-import type { Outcome } from "../store/outcome.ts";
+import type { MemberId } from "../consensus/core.ts";
 import type { Machine } from "../store/machine.ts";
+import type { Outcome } from "../store/outcome.ts";
 import type { MemberStatus } from "../wire/member-status.ts";
 
 /** Receives the answers of what it asked, each once, by its own `tag`. */

@@ -52,7 +52,10 @@ export class Waiters {
   }
 
   /** An entry is delivered: the waiters of exactly this entry, or those whose entry it displaced. */
-  delivered(at: { readonly index: Index; readonly term: Term }): { readonly batch: WaitingBatch; readonly displaced: boolean } | undefined {
+  delivered(at: {
+    readonly index: Index;
+    readonly term: Term;
+  }): { readonly batch: WaitingBatch; readonly displaced: boolean } | undefined {
     const waiting = this.#byIndex.get(at.index);
     if (waiting === undefined) return undefined;
     this.#byIndex.delete(at.index);

@@ -105,13 +105,24 @@ export class CoreWorld implements FaultTarget {
     faults.heal();
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
     this.#settle();
-    return { seed: this.#seed, steps: this.#queue.steps, virtualMs: this.#queue.nowMs, traceHash: this.#trace >>> 0, counts: this.checker.counts };
+    return {
+      seed: this.#seed,
+      steps: this.#queue.steps,
+      virtualMs: this.#queue.nowMs,
+      traceHash: this.#trace >>> 0,
+      counts: this.checker.counts,
+    };
   }
 
   leader(): string | undefined {
     let best: Node | undefined;
     for (const node of this.#nodes.values()) {
-      if (node.up && node.core.probe().role === "leader" && (best === undefined || node.core.probe().term > best.core.probe().term)) best = node;
+      if (
+        node.up &&
+        node.core.probe().role === "leader" &&
+        (best === undefined || node.core.probe().term > best.core.probe().term)
+      )
+        best = node;
     }
     return best?.name;
   }
@@ -162,7 +173,9 @@ export class CoreWorld implements FaultTarget {
     const isDone = (): boolean => [...this.#nodes.values()].every((node) => node.deliveredCount >= goal);
     while (!isDone()) {
       if (this.#queue.nowMs > giveUpMs || !this.#queue.step()) {
-        const state = [...this.#nodes.values()].map((node) => `${node.name}: ${node.core.probe().role} term ${node.core.probe().term} delivered ${node.deliveredCount}`);
+        const state = [...this.#nodes.values()].map(
+          (node) => `${node.name}: ${node.core.probe().role} term ${node.core.probe().term} delivered ${node.deliveredCount}`,
+        );
         throw new InvariantViolation("Liveness", `20 s after healing, not all members reached ${goal}: ${state.join("; ")}`);
       }
     }
@@ -172,7 +185,9 @@ export class CoreWorld implements FaultTarget {
     const everyMs = this.#random.pick([2, 10, 50]);
     const plan = (): void => {
       this.#queue.schedule(this.#random.between(0, 2 * everyMs), () => {
-        const node = this.#node(this.#random.chance(0.8) ? (this.leader() ?? this.members[0]) as string : this.#random.pick(this.members));
+        const node = this.#node(
+          this.#random.chance(0.8) ? ((this.leader() ?? this.members[0]) as string) : this.#random.pick(this.members),
+        );
         if (node.up && node.pausedUntilMs <= this.#queue.nowMs) this.#load(node);
         plan();
       });
@@ -218,7 +233,12 @@ export class CoreWorld implements FaultTarget {
     node.deliveredCount = snapshot?.index ?? 0;
     this.checker.onStart(node.name, recovered);
     const dice = this.#random.fork();
-    const environment = { self: node.name, configuration: this.#configuration, nowMs: this.#clock(node), randomUint32: () => dice.uint32() };
+    const environment = {
+      self: node.name,
+      configuration: this.#configuration,
+      nowMs: this.#clock(node),
+      randomUint32: () => dice.uint32(),
+    };
     this.#route(node, node.core.start(environment, recovered));
   }
 
@@ -286,7 +306,8 @@ export class CoreWorld implements FaultTarget {
 
   #arrive(from: string, to: Node, frame: Uint8Array): void {
     this.#wake(to, () => {
-      this.#trace = (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
+      this.#trace =
+        (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
       this.#feed(to, { kind: "message", nowMs: this.#clock(to), from, message: decodeRaftMessage(frame) });
     });
   }
@@ -326,9 +347,21 @@ export class CoreWorld implements FaultTarget {
     this.#queue.schedule(0, () =>
       this.#wake(node, () => {
         if (last.index <= (node.durable.snapshot?.index ?? 0)) return;
-        const snapshot = { index: last.index, term: last.term, configuration: this.#configuration, stampMs: last.stampMs, lengthBytes: 16 };
+        const snapshot = {
+          index: last.index,
+          term: last.term,
+          configuration: this.#configuration,
+          stampMs: last.stampMs,
+          lengthBytes: 16,
+        };
         takeSnapshot(node.durable, snapshot);
-        this.#feed(node, { kind: "snapshot-built", index: snapshot.index, term: snapshot.term, configuration: snapshot.configuration, lengthBytes: snapshot.lengthBytes });
+        this.#feed(node, {
+          kind: "snapshot-built",
+          index: snapshot.index,
+          term: snapshot.term,
+          configuration: snapshot.configuration,
+          lengthBytes: snapshot.lengthBytes,
+        });
       }),
     );
   }
@@ -337,12 +370,23 @@ export class CoreWorld implements FaultTarget {
     this.#queue.schedule(0.1, () =>
       this.#wake(node, () => {
         const { snapshot } = node.durable;
-        if (snapshot === undefined) throw new InvariantViolation("SnapshotExists", `${node.name} is asked for a snapshot that it does not have`);
+        if (snapshot === undefined)
+          throw new InvariantViolation("SnapshotExists", `${node.name} is asked for a snapshot that it does not have`);
         const content = new Float64Array([snapshot.index, snapshot.stampMs]);
         const bytes = new Uint8Array(content.buffer).slice(ask.offset, ask.offset + ask.lengthBytes);
         const { index, term, configuration } = snapshot;
         const done = ask.offset + bytes.length >= 16;
-        this.#feed(node, { kind: "snapshot-bytes", nowMs: this.#clock(node), to: ask.to, index, term, configuration, offset: ask.offset, bytes, done });
+        this.#feed(node, {
+          kind: "snapshot-bytes",
+          nowMs: this.#clock(node),
+          to: ask.to,
+          index,
+          term,
+          configuration,
+          offset: ask.offset,
+          bytes,
+          done,
+        });
       }),
     );
   }
@@ -363,7 +407,9 @@ export class CoreWorld implements FaultTarget {
 
   #linkChanged(node: Node, peer: string, up: boolean): void {
     if (node.name === peer || !node.up) return;
-    this.#queue.schedule(0.1, () => this.#wake(node, () => this.#feed(node, { kind: "link", nowMs: this.#clock(node), peer, up })));
+    this.#queue.schedule(0.1, () =>
+      this.#wake(node, () => this.#feed(node, { kind: "link", nowMs: this.#clock(node), peer, up })),
+    );
   }
 
   #node(name: string): Node {

@@ -32,7 +32,12 @@ export class FaultSchedule {
   readonly #paceMs: number;
   #stopped = false;
 
-  constructor(parts: { readonly queue: EventQueue; readonly random: Random; readonly target: FaultTarget; readonly network: Datagrams }) {
+  constructor(parts: {
+    readonly queue: EventQueue;
+    readonly random: Random;
+    readonly target: FaultTarget;
+    readonly network: Datagrams;
+  }) {
     this.#queue = parts.queue;
     this.#random = parts.random;
     this.#target = parts.target;
@@ -79,16 +84,41 @@ export class FaultSchedule {
         if (this.#target.isUp(victim)) this.#target.pause(victim, lastsMs);
         break;
       case "cut":
-        this.#block([[victim, other], [other, victim]], "cut", lastsMs);
+        this.#block(
+          [
+            [victim, other],
+            [other, victim],
+          ],
+          "cut",
+          lastsMs,
+        );
         break;
       case "one-way":
         this.#block([[victim, other]], "cut", lastsMs);
         break;
       case "clog":
-        this.#block(this.#random.chance(0.5) ? [[victim, other]] : members.filter((member) => member !== victim).map((member) => [member, victim] as const), "clog", lastsMs);
+        this.#block(
+          this.#random.chance(0.5)
+            ? [[victim, other]]
+            : members.filter((member) => member !== victim).map((member) => [member, victim] as const),
+          "clog",
+          lastsMs,
+        );
         break;
       case "isolate":
-        this.#block(members.filter((member) => member !== victim).flatMap((member) => [[member, victim], [victim, member]] as const), "cut", lastsMs);
+        this.#block(
+          members
+            .filter((member) => member !== victim)
+            .flatMap(
+              (member) =>
+                [
+                  [member, victim],
+                  [victim, member],
+                ] as const,
+            ),
+          "cut",
+          lastsMs,
+        );
         break;
       case "break":
         this.#target.breakLink(victim, other);

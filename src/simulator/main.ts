@@ -159,14 +159,19 @@ async function work(settings: Settings): Promise<void> {
   const sums = { core: noSums(), stack: noSums() };
   const failures: Failure[] = [];
   const untilMs = Date.now() + settings.seconds * 1_000;
-  for (let seed = settings.from; seed < settings.from + settings.seeds && Date.now() < untilMs && failures.length < settings.failuresMax; seed++) {
+  for (
+    let seed = settings.from;
+    seed < settings.from + settings.seeds && Date.now() < untilMs && failures.length < settings.failuresMax;
+    seed++
+  ) {
     for (const world of settings.worlds) {
       const startedMs = performance.now();
       try {
         const first = await runSeed(seed, world);
         if (settings.twice) {
           const second = await runSeed(seed, world);
-          if (first.traceHash !== second.traceHash) throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
+          if (first.traceHash !== second.traceHash)
+            throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
         }
         include(sums[world], first, (performance.now() - startedMs) / (settings.twice ? 2 : 1));
       } catch (error) {
@@ -188,7 +193,9 @@ async function replay(seed: number, worlds: readonly Which[], trace: boolean): P
     try {
       const print = (atMs: number, text: string): void => console.log(`${atMs.toFixed(3).padStart(10)} ${text}`);
       const result = await runSeed(seed, world, trace ? print : undefined);
-      console.log(`seed ${seed}, ${world}: no violation; ${result.steps} steps, ${result.counts.leaderChanges} leaders, trace hash ${result.traceHash}`);
+      console.log(
+        `seed ${seed}, ${world}: no violation; ${result.steps} steps, ${result.counts.leaderChanges} leaders, trace hash ${result.traceHash}`,
+      );
     } catch (error) {
       failed = 1;
       console.log(`seed ${seed}, ${world}: ${failureOf(seed, world, error).message}`);

@@ -9,7 +9,18 @@
  */
 import { crc32 } from "../base/crc32.ts";
 import { hasQuorum } from "../consensus/configuration.ts";
-import type { Configuration, Index, Input, LogEntry, LogOperation, MemberId, Output, Probe, Recovered, Term } from "../consensus/core.ts";
+import type {
+  Configuration,
+  Index,
+  Input,
+  LogEntry,
+  LogOperation,
+  MemberId,
+  Output,
+  Probe,
+  Recovered,
+  Term,
+} from "../consensus/core.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 
 /** A broken invariant: the simulator found a bug, in the protocol or in itself. */
@@ -67,7 +78,11 @@ interface Ghost {
   readonly log: GhostLog;
   /** What a power cut now would leave. */
   readonly disk: GhostLog;
-  pending: { readonly sequence: number; readonly operations: readonly LogOperation[]; readonly resetTo?: { index: Index; term: Term } }[];
+  pending: {
+    readonly sequence: number;
+    readonly operations: readonly LogOperation[];
+    readonly resetTo?: { index: Index; term: Term };
+  }[];
   term: Term;
   committed: Index;
   delivered: Index;
@@ -113,12 +128,29 @@ export class RaftChecker {
   onStart(member: MemberId, recovered: Recovered): void {
     const before = this.#ghosts.get(member);
     const term = Number(recovered.meta.get("term") ?? 0);
-    must(term >= (before === undefined ? 0 : before.sentTerm), "TermMonotonic", () => `${member} came back in term ${term}, after sending in ${before?.sentTerm}`);
-    const ghost: Ghost = { log: new GhostLog(), disk: new GhostLog(), pending: [], term, committed: 0, delivered: 0, sentTerm: before?.sentTerm ?? 0, installing: undefined };
+    must(
+      term >= (before === undefined ? 0 : before.sentTerm),
+      "TermMonotonic",
+      () => `${member} came back in term ${term}, after sending in ${before?.sentTerm}`,
+    );
+    const ghost: Ghost = {
+      log: new GhostLog(),
+      disk: new GhostLog(),
+      pending: [],
+      term,
+      committed: 0,
+      delivered: 0,
+      sentTerm: before?.sentTerm ?? 0,
+      installing: undefined,
+    };
     if (recovered.snapshot !== undefined) {
       const { index } = recovered.snapshot;
       const chosen = this.#chosen[index];
-      must(chosen !== undefined, "CommittedImmutable", () => `${member} recovered a snapshot at ${index}, which was never committed`);
+      must(
+        chosen !== undefined,
+        "CommittedImmutable",
+        () => `${member} recovered a snapshot at ${index}, which was never committed`,
+      );
       for (const log of [ghost.log, ghost.disk]) log.reset(index, recovered.snapshot.term, (chosen as Chosen).hash);
       ghost.committed = index;
       ghost.delivered = index;
@@ -135,7 +167,8 @@ export class RaftChecker {
     const ghost = this.#ghosts.get(member) as Ghost;
     if (input.kind === "persisted") this.#onPersisted(ghost, input.sequence);
     if (input.kind === "read") this.#readFloors.set(`${member}/${input.ticket}`, this.committed);
-    if (input.kind === "snapshot-installed" && input.ok && ghost.installing !== undefined) this.#onInstalled(member, ghost, probe);
+    if (input.kind === "snapshot-installed" && input.ok && ghost.installing !== undefined)
+      this.#onInstalled(member, ghost, probe);
     must(probe.term >= ghost.term, "TermMonotonic", () => `${member} fell from term ${ghost.term} to ${probe.term}`);
     ghost.term = probe.term;
     for (const output of outputs) {
@@ -162,11 +195,24 @@ export class RaftChecker {
           break;
       }
     }
-    must(probe.committedIndex >= ghost.committed, "CommitMonotonic", () => `${member} fell from ${ghost.committed} to ${probe.committedIndex}`);
-    must(probe.committedIndex <= probe.lastIndex, "IndexOrder", () => `${member} committed ${probe.committedIndex} beyond its last ${probe.lastIndex}`);
-    must(probe.lastIndex === ghost.log.last, "LogFollowsDisk", () => `${member} holds up to ${probe.lastIndex} and told the disk ${ghost.log.last}`);
+    must(
+      probe.committedIndex >= ghost.committed,
+      "CommitMonotonic",
+      () => `${member} fell from ${ghost.committed} to ${probe.committedIndex}`,
+    );
+    must(
+      probe.committedIndex <= probe.lastIndex,
+      "IndexOrder",
+      () => `${member} committed ${probe.committedIndex} beyond its last ${probe.lastIndex}`,
+    );
+    must(
+      probe.lastIndex === ghost.log.last,
+      "LogFollowsDisk",
+      () => `${member} holds up to ${probe.lastIndex} and told the disk ${ghost.log.last}`,
+    );
     ghost.committed = probe.committedIndex;
-    if (probe.role === "leader" && input.kind === "message" && input.message.kind === "append-reply") this.#checkMatch(member, ghost, input.from, probe);
+    if (probe.role === "leader" && input.kind === "message" && input.message.kind === "append-reply")
+      this.#checkMatch(member, ghost, input.from, probe);
   }
 
   /** At the moment when a message leaves its member. */
@@ -174,20 +220,32 @@ export class RaftChecker {
     const ghost = this.#ghosts.get(from) as Ghost;
     const isDryRun = (message.kind === "vote-request" || message.kind === "vote-reply") && message.preVote;
     if (!isDryRun) {
-      must(message.term >= ghost.sentTerm, "SentTermMonotonic", () => `${from} sent ${message.kind} of term ${message.term} after ${ghost.sentTerm}`);
+      must(
+        message.term >= ghost.sentTerm,
+        "SentTermMonotonic",
+        () => `${from} sent ${message.kind} of term ${message.term} after ${ghost.sentTerm}`,
+      );
       ghost.sentTerm = message.term;
     }
     if (message.kind === "vote-request" && !message.preVote) this.#onVote(from, message.term, from);
     if (message.kind === "vote-reply" && !message.preVote && message.granted) this.#onVote(from, message.term, to);
     if (message.kind === "append-reply" && message.accepted) {
-      must(ghost.disk.last >= message.index, "AckedIsDurable", () => `${from} confirmed ${message.index} with ${ghost.disk.last} on disk`);
+      must(
+        ghost.disk.last >= message.index,
+        "AckedIsDurable",
+        () => `${from} confirmed ${message.index} with ${ghost.disk.last} on disk`,
+      );
     }
   }
 
   #onVote(voter: MemberId, term: Term, candidate: MemberId): void {
     const key = `${voter}/${term}`;
     const before = this.#votes.get(key);
-    must(before === undefined || before === candidate, "VoteOnce", () => `${voter} voted for ${before} and ${candidate} in term ${term}`);
+    must(
+      before === undefined || before === candidate,
+      "VoteOnce",
+      () => `${voter} voted for ${before} and ${candidate} in term ${term}`,
+    );
     this.#votes.set(key, candidate);
   }
 
@@ -196,7 +254,11 @@ export class RaftChecker {
       if (operation.kind === "truncate") {
         if (operation.from > ghost.log.last) continue;
         this.counts.truncations++;
-        must(operation.from > ghost.committed, "CommittedImmutable", () => `${member} truncates from ${operation.from}, committed ${ghost.committed}`);
+        must(
+          operation.from > ghost.committed,
+          "CommittedImmutable",
+          () => `${member} truncates from ${operation.from}, committed ${ghost.committed}`,
+        );
         must(probe.role !== "leader", "LeaderAppendOnly", () => `${member} truncates its log while leading term ${probe.term}`);
         ghost.log.truncate(operation.from);
       } else if (operation.kind === "put") {
@@ -206,7 +268,11 @@ export class RaftChecker {
         const key = entry.index * 2 ** 20 + entry.term;
         const hash = ghost.log.hashAt(entry.index) as number;
         const known = this.#entries.get(key);
-        must(known === undefined || known === hash, "LogMatching", () => `${member} has another log below (index ${entry.index}, term ${entry.term})`);
+        must(
+          known === undefined || known === hash,
+          "LogMatching",
+          () => `${member} has another log below (index ${entry.index}, term ${entry.term})`,
+        );
         this.#entries.set(key, hash);
       }
     }
@@ -236,11 +302,20 @@ export class RaftChecker {
       const hash = ghost.log.hashAt(entry.index) as number;
       const chosen = this.#chosen[entry.index];
       if (chosen === undefined) this.#choose(member, entry, hash, probe);
-      else must(chosen.hash === hash, "StateMachineSafety", () => `${member} delivers another entry at ${entry.index} (term ${entry.term}, chosen ${chosen.term})`);
+      else
+        must(
+          chosen.hash === hash,
+          "StateMachineSafety",
+          () => `${member} delivers another entry at ${entry.index} (term ${entry.term}, chosen ${chosen.term})`,
+        );
     }
     if (probe.role === "leader") {
       const last = entries.at(-1) as LogEntry;
-      must(last.term === probe.term, "CommitTermRule", () => `${member} leads term ${probe.term} and commits by counting at ${last.index} of term ${last.term}`);
+      must(
+        last.term === probe.term,
+        "CommitTermRule",
+        () => `${member} leads term ${probe.term} and commits by counting at ${last.index} of term ${last.term}`,
+      );
     }
   }
 
@@ -263,7 +338,11 @@ export class RaftChecker {
     let index = this.committed;
     while (index > 0 && (this.#chosen[index] as Chosen).byTerm >= term) index--;
     if (index <= ghost.log.base) return;
-    must(ghost.log.hashAt(index) === (this.#chosen[index] as Chosen).hash, "LeaderCompleteness", () => `${member} leads term ${term} without the entry ${index} that was committed before`);
+    must(
+      ghost.log.hashAt(index) === (this.#chosen[index] as Chosen).hash,
+      "LeaderCompleteness",
+      () => `${member} leads term ${term} without the entry ${index} that was committed before`,
+    );
   }
 
   #onReadAt(member: MemberId, ticket: number, index: Index): void {
@@ -277,14 +356,22 @@ export class RaftChecker {
     const match = probe.matchOf(follower) ?? 0;
     const other = this.#ghosts.get(follower);
     if (other === undefined || other.term > probe.term || match <= other.disk.base || match < ghost.log.base) return;
-    must(other.disk.hashAt(match) === ghost.log.hashAt(match), "MatchTruth", () => `${leader} believes that ${follower} has its log up to ${match}; the disk differs`);
+    must(
+      other.disk.hashAt(match) === ghost.log.hashAt(match),
+      "MatchTruth",
+      () => `${leader} believes that ${follower} has its log up to ${match}; the disk differs`,
+    );
   }
 
   #onInstalled(member: MemberId, ghost: Ghost, probe: Probe): void {
     const { index, term } = ghost.installing as { index: Index; term: Term };
     ghost.installing = undefined;
     const chosen = this.#chosen[index];
-    must(chosen !== undefined && chosen.term === term, "StateMachineSafety", () => `${member} installs a snapshot at ${index} of term ${term} that was not chosen`);
+    must(
+      chosen !== undefined && chosen.term === term,
+      "StateMachineSafety",
+      () => `${member} installs a snapshot at ${index} of term ${term} that was not chosen`,
+    );
     this.counts.snapshotsInstalled++;
     const hash = (chosen as Chosen).hash;
     // The disk forgets in the same step: the snapshot's rename is what makes both durable.
@@ -296,6 +383,10 @@ export class RaftChecker {
       log.terms = terms;
     }
     ghost.delivered = index;
-    must(probe.committedIndex >= index, "CommitMonotonic", () => `${member} stays at ${probe.committedIndex} after the snapshot at ${index}`);
+    must(
+      probe.committedIndex >= index,
+      "CommitMonotonic",
+      () => `${member} stays at ${probe.committedIndex} after the snapshot at ${index}`,
+    );
   }
 }

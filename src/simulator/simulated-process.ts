@@ -16,7 +16,12 @@ export class SimulatedProcess {
   #alive = true;
   #pausedUntilMs = 0;
 
-  constructor(parts: { readonly name: string; readonly queue: EventQueue; readonly random: Random; readonly wallBaseMs: number }) {
+  constructor(parts: {
+    readonly name: string;
+    readonly queue: EventQueue;
+    readonly random: Random;
+    readonly wallBaseMs: number;
+  }) {
     const { queue, random, wallBaseMs } = parts;
     this.name = parts.name;
     this.#queue = queue;

@@ -33,7 +33,10 @@ export class Observations {
     const others = (this.#holds.get(lock) ?? []).filter((other) => other.hold.held);
     if (hold.held && others.length > 0) {
       const [other] = others;
-      throw new InvariantViolation("LockExclusion", `${client} holds "${lock}" with token ${hold.token} while ${other?.client} holds it with ${other?.hold.token}`);
+      throw new InvariantViolation(
+        "LockExclusion",
+        `${client} holds "${lock}" with token ${hold.token} while ${other?.client} holds it with ${other?.hold.token}`,
+      );
     }
     const last = this.#lastToken.get(lock) ?? 0;
     // A grant that is noticed late (its process slept) is judged by its place, not by the moment.
@@ -89,7 +92,11 @@ export async function runRegisters(parts: WorkloadParts): Promise<void> {
   }
 }
 
-function plan(random: Random, key: string, value: string): [RegisterInput, (store: ReturnType<Client["store"]>) => Promise<RegisterOutput>] {
+function plan(
+  random: Random,
+  key: string,
+  value: string,
+): [RegisterInput, (store: ReturnType<Client["store"]>) => Promise<RegisterOutput>] {
   const dice = random.float();
   if (dice < 0.4) {
     return [
@@ -144,7 +151,10 @@ export async function runLocks(parts: WorkloadParts): Promise<void> {
 }
 
 /** Adds to the set under the guard: the resource itself refuses whoever no longer holds. */
-async function addGuarded(parts: WorkloadParts, what: { readonly name: string; readonly hold: Hold; readonly element: string }): Promise<void> {
+async function addGuarded(
+  parts: WorkloadParts,
+  what: { readonly name: string; readonly hold: Hold; readonly element: string },
+): Promise<void> {
   const elements = parts.observations.elementsOf(what.name);
   const store = parts.client.store("sets");
   elements.maybe.add(what.element);
@@ -164,18 +174,22 @@ async function addGuarded(parts: WorkloadParts, what: { readonly name: string; r
 /** After the faults: every acknowledged element is there, in the order of tokens, and nothing that nobody added. */
 export async function judgeSets(client: Client, observations: Observations): Promise<void> {
   for (const [name, { sure, maybe }] of observations.added) {
-    const { results } = await client.store("sets").txn({ then: [{ kind: "range", range: { prefix: `${name}/` }, order: "create" }] });
+    const { results } = await client
+      .store("sets")
+      .txn({ then: [{ kind: "range", range: { prefix: `${name}/` }, order: "create" }] });
     const entries = results[0]?.kind === "range" ? results[0].entries : [];
     const present = new Set(entries.map((entry) => entry.key.slice(name.length + 1)));
     for (const element of sure) {
       if (!present.has(element)) throw new InvariantViolation("AckedIsDurable", `the guarded set "${name}" lost ${element}`);
     }
     for (const element of present) {
-      if (!sure.has(element) && !maybe.has(element)) throw new InvariantViolation("GuardRefuses", `the guarded set "${name}" holds ${element}, which was refused`);
+      if (!sure.has(element) && !maybe.has(element))
+        throw new InvariantViolation("GuardRefuses", `the guarded set "${name}" holds ${element}, which was refused`);
     }
     for (let at = 1; at < entries.length; at++) {
       const [before, after] = [Number(entries[at - 1]?.text), Number(entries[at]?.text)];
-      if (after <= before) throw new InvariantViolation("FencedExclusion", `the set "${name}" took token ${after} after token ${before}`);
+      if (after <= before)
+        throw new InvariantViolation("FencedExclusion", `the set "${name}" took token ${after} after token ${before}`);
     }
   }
 }

@@ -8,13 +8,13 @@
  * Most of the stack is promises, so after each event the host drains the microtasks (`drain`), and the order stays exact.
  */
 import { crc32 } from "../base/crc32.ts";
+import { Client } from "../client/client.ts";
 import type { Core } from "../consensus/core.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 import type { RaftOptions } from "../consensus/raft/options.ts";
 import { Raft } from "../consensus/raft/raft.ts";
-import { Client } from "../client/client.ts";
 import { Member } from "../replica/member.ts";
-import { embeddedLimits, type Caps } from "../store/caps.ts";
+import { type Caps, embeddedLimits } from "../store/caps.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
@@ -131,7 +131,9 @@ export class World implements FaultTarget {
     this.#planClientPauses();
     const { stepsMin, virtualMsMin, leaderChangesMin } = this.#options;
     const isEnough = (): boolean =>
-      this.#queue.steps >= stepsMin && this.#queue.nowMs >= virtualMsMin && this.#checker.counts.leaderChanges >= leaderChangesMin;
+      this.#queue.steps >= stepsMin &&
+      this.#queue.nowMs >= virtualMsMin &&
+      this.#checker.counts.leaderChanges >= leaderChangesMin;
     let nudgeMs = virtualMsMin;
     while (!isEnough()) {
       await this.#step();
@@ -206,7 +208,10 @@ export class World implements FaultTarget {
 
   #makeNode(name: string): Node {
     const random = this.#random.fork();
-    const disk = new SimulatedDisk({ randomUint32: () => random.uint32(), schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback) });
+    const disk = new SimulatedDisk({
+      randomUint32: () => random.uint32(),
+      schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback),
+    });
     return { name, disk, process: this.#makeProcess(name), member: undefined, isUp: false };
   }
 
@@ -230,9 +235,12 @@ export class World implements FaultTarget {
       logLimits: this.#log,
       replicaLimits: { snapshotEveryBytes: this.#snapshotEveryBytes },
       keepsDigest: true,
-      onHalt: (why, error) => this.#fail(error instanceof InvariantViolation ? error : new InvariantViolation("NoHalt", `${name}: ${why}`)),
+      onHalt: (why, error) =>
+        this.#fail(error instanceof InvariantViolation ? error : new InvariantViolation("NoHalt", `${name}: ${why}`)),
       ...(this.#usesDatagrams ? { post: (to: string, frame: Uint8Array) => this.#post(process, to, frame) } : {}),
-      ...(trace === undefined ? {} : { telemetry: { emit: (event: { kind: string }) => trace(this.#queue.nowMs, `${name} ${JSON.stringify(event)}`) } }),
+      ...(trace === undefined
+        ? {}
+        : { telemetry: { emit: (event: { kind: string }) => trace(this.#queue.nowMs, `${name} ${JSON.stringify(event)}`) } }),
     });
     opening.then(
       (member) => {
@@ -271,7 +279,8 @@ export class World implements FaultTarget {
       const digest = machine.digest();
       const known = this.#digests.get(index);
       if (known === undefined) this.#digests.set(index, digest);
-      else if (known !== digest) throw new InvariantViolation("DigestEquality", `${name} differs from another member at index ${index}`);
+      else if (known !== digest)
+        throw new InvariantViolation("DigestEquality", `${name} differs from another member at index ${index}`);
     }
   }
 
@@ -328,12 +337,22 @@ export class World implements FaultTarget {
       for (const { client, process } of this.#clients) {
         const store = client.store("registers");
         const invokedAt = this.#queue.nowMs;
-        const { results } = await store.txn({ then: ["x", "y", "z"].map((key) => ({ kind: "get", key })) }, { timeoutMs: settleMsMax });
+        const { results } = await store.txn(
+          { then: ["x", "y", "z"].map((key) => ({ kind: "get", key })) },
+          { timeoutMs: settleMsMax },
+        );
         const returnedAt = this.#queue.nowMs;
         for (const [at, key] of ["x", "y", "z"].entries()) {
           const result = results[at];
           const value = result?.kind === "get" ? (result.entry?.text ?? null) : null;
-          this.#observations.operations.push({ process: number, key, input: { f: "read" }, output: { f: "read", value }, invokedAt, returnedAt });
+          this.#observations.operations.push({
+            process: number,
+            key,
+            input: { f: "read" },
+            output: { f: "read", value },
+            invokedAt,
+            returnedAt,
+          });
         }
         await store.txn({ then: [{ kind: "put", key: "fresh", value: process.name }] }, { timeoutMs: settleMsMax });
       }
@@ -350,7 +369,8 @@ export class World implements FaultTarget {
     for (;;) {
       const applied = [...this.#nodes.values()].map(({ member }) => member?.replica.machine.appliedIndex ?? -1);
       if (new Set(applied).size === 1 && applied[0] === this.#checker.committed) return;
-      if (this.#queue.nowMs > giveUpMs) throw new InvariantViolation("Liveness", `members stand at ${applied}, committed is ${this.#checker.committed}`);
+      if (this.#queue.nowMs > giveUpMs)
+        throw new InvariantViolation("Liveness", `members stand at ${applied}, committed is ${this.#checker.committed}`);
       await this.#step();
     }
   }
@@ -367,11 +387,13 @@ export class World implements FaultTarget {
     );
     const giveUpMs = this.#queue.nowMs + settleMsMax;
     while (outcome === undefined) {
-      if (this.#queue.nowMs > giveUpMs) throw new InvariantViolation("Liveness", `not within ${settleMsMax} ms after healing: ${what}`);
+      if (this.#queue.nowMs > giveUpMs)
+        throw new InvariantViolation("Liveness", `not within ${settleMsMax} ms after healing: ${what}`);
       await this.#step();
     }
     const { error } = outcome as { readonly error?: unknown };
-    if (error !== undefined) throw error instanceof InvariantViolation ? error : new InvariantViolation("Liveness", `${what}: ${String(error)}`);
+    if (error !== undefined)
+      throw error instanceof InvariantViolation ? error : new InvariantViolation("Liveness", `${what}: ${String(error)}`);
   }
 
   async #runFor(durationMs: number): Promise<void> {

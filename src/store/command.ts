@@ -286,7 +286,6 @@ function readTxn(reader: ByteReader): ResolvedTxn {
   const claim = flags === 0 ? null : readClaim(reader);
   const compares: ResolvedCompare[] = [];
   for (let left = reader.count(3); left > 0; left--) compares.push(readCompare(reader));
-  // biome-ignore lint/suspicious/noThenProperty: a list, never called.
   return { kind: "txn", claim, compares, then: readOps(reader), else: readOps(reader) };
 }
 

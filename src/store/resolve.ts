@@ -32,13 +32,11 @@ const itemBytes = 32;
  */
 export function resolveTxn(namespace: string, txn: Txn, limits: Limits): ResolvedTxn {
   const prefix = namespacePrefix(namespace);
-  // biome-ignore lint/suspicious/noThenProperty: a list, never called.
   checkCounts({ compares: txn.if ?? [], then: txn.then, else: txn.else ?? [] }, limits);
   const resolved: ResolvedTxn = {
     kind: "txn",
     claim: txn.claim === undefined ? null : resolveClaim(txn.claim),
     compares: (txn.if ?? []).map((compare) => resolveCompare(placed(compare, prefix), compare, limits)),
-    // biome-ignore lint/suspicious/noThenProperty: a list, never called.
     then: txn.then.map((op) => resolveOp(placed(op, prefix), op, limits)),
     else: (txn.else ?? []).map((op) => resolveOp(placed(op, prefix), op, limits)),
   };

@@ -45,7 +45,9 @@ class Bench {
 
   /** What was sent since the last call, without heartbeats. */
   sent(): { readonly to: string; readonly after: number; readonly message: RaftMessage }[] {
-    const sent = this.outputs.flatMap((output) => (output.kind === "send" && output.message.kind !== "heartbeat" ? [output] : []));
+    const sent = this.outputs.flatMap((output) =>
+      output.kind === "send" && output.message.kind !== "heartbeat" ? [output] : [],
+    );
     this.outputs = [];
     return sent;
   }
@@ -66,15 +68,32 @@ class Bench {
   }
 }
 
-const accepted = (term: number, index: number): RaftMessage => ({ kind: "append-reply", term, accepted: true, index, hintIndex: 0, hintTerm: 0 });
-const voteRequest = (term: number, lastIndex: number, lastTerm: number): RaftMessage => ({ kind: "vote-request", term, preVote: false, lastIndex, lastTerm });
+const accepted = (term: number, index: number): RaftMessage => ({
+  kind: "append-reply",
+  term,
+  accepted: true,
+  index,
+  hintIndex: 0,
+  hintTerm: 0,
+});
+const voteRequest = (term: number, lastIndex: number, lastTerm: number): RaftMessage => ({
+  kind: "vote-request",
+  term,
+  preVote: false,
+  lastIndex,
+  lastTerm,
+});
 
 test('"Each server will vote for at most one candidate in a given term, on a first-come-first-served basis" (§5.2)', () => {
   const bench = new Bench([], { term: "0" });
   bench.hear("b", voteRequest(5, 0, 0));
   bench.hear("c", voteRequest(5, 0, 0));
   bench.hear("b", voteRequest(5, 0, 0));
-  expect(bench.sent().map(({ to, message }) => [to, message.kind === "vote-reply" && message.granted])).toEqual([["b", true], ["c", false], ["b", true]]);
+  expect(bench.sent().map(({ to, message }) => [to, message.kind === "vote-reply" && message.granted])).toEqual([
+    ["b", true],
+    ["c", false],
+    ["b", true],
+  ]);
 });
 
 test("a vote leaves only after the persist that holds it (Figure 2: updated on stable storage before responding)", () => {
@@ -205,14 +224,22 @@ test("a submit with a fence of another term is refused, and one without leadersh
   bench.elect();
   bench.step({ kind: "submit", nowMs: bench.nowMs, ticket: 2, payload: empty, fence: 1 });
   bench.step({ kind: "submit", nowMs: bench.nowMs, ticket: 3, payload: empty, fence: 2 });
-  const answers = bench.outputs.flatMap((output) => (output.kind === "rejected" || output.kind === "accepted" ? [[output.ticket, output.kind]] : []));
-  expect(answers).toEqual([[1, "rejected"], [2, "rejected"], [3, "accepted"]]);
+  const answers = bench.outputs.flatMap((output) =>
+    output.kind === "rejected" || output.kind === "accepted" ? [[output.ticket, output.kind]] : [],
+  );
+  expect(answers).toEqual([
+    [1, "rejected"],
+    [2, "rejected"],
+    [3, "accepted"],
+  ]);
 });
 
 test("stamps never fall, also where the new leader's clock shows less", () => {
   const bench = new Bench([1, 1]);
   bench.elect();
-  const stamps = bench.outputs.flatMap((output) => (output.kind === "persist" ? output.operations : [])).flatMap((operation) => (operation.kind === "put" ? [operation.entry.stampMs] : []));
+  const stamps = bench.outputs
+    .flatMap((output) => (output.kind === "persist" ? output.operations : []))
+    .flatMap((operation) => (operation.kind === "put" ? [operation.entry.stampMs] : []));
   expect(stamps).toEqual([1]);
 });
 

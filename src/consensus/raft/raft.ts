@@ -101,7 +101,16 @@ export class Raft implements Core<RaftMessage> {
   #persisting: { readonly sequence: PersistSequence; readonly lastIndex: Index }[] = [];
 
   // A snapshot that is coming in.
-  #incoming: { readonly index: Index; readonly term: Term; readonly configuration: Configuration; offset: number; installing: boolean; readonly from: MemberId } | undefined;
+  #incoming:
+    | {
+        readonly index: Index;
+        readonly term: Term;
+        readonly configuration: Configuration;
+        offset: number;
+        installing: boolean;
+        readonly from: MemberId;
+      }
+    | undefined;
 
   readonly #probe: Probe;
 
@@ -450,7 +459,14 @@ export class Raft implements Core<RaftMessage> {
     if (!hasPrevious) {
       const hintIndex = Math.max(this.#committed, this.#log.agreementHint(message.previousIndex, message.previousTerm));
       const hintTerm = this.#log.termAt(hintIndex) ?? 0;
-      const reply = { kind: "append-reply", term: this.#term, accepted: false, index: message.previousIndex, hintIndex, hintTerm } as const;
+      const reply = {
+        kind: "append-reply",
+        term: this.#term,
+        accepted: false,
+        index: message.previousIndex,
+        hintIndex,
+        hintTerm,
+      } as const;
       this.#send(from, reply, "control");
       return;
     }
@@ -549,7 +565,11 @@ export class Raft implements Core<RaftMessage> {
   #sendAppend(to: MemberId, progress: Progress, entries: readonly LogEntry[]): void {
     const previousIndex = progress.next - 1;
     const previousTerm = this.#log.termAt(previousIndex) as Term;
-    this.#send(to, { kind: "append", term: this.#term, previousIndex, previousTerm, commitIndex: this.#committed, entries }, "log");
+    this.#send(
+      to,
+      { kind: "append", term: this.#term, previousIndex, previousTerm, commitIndex: this.#committed, entries },
+      "log",
+    );
   }
 
   #onAppendReply(from: MemberId, progress: Progress, reply: Message<"append-reply">): void {
@@ -693,12 +713,20 @@ export class Raft implements Core<RaftMessage> {
     if (message.index <= this.#committed) {
       // Already there: say so, and the leader goes on with entries.
       this.#incoming = undefined;
-      const reply = { kind: "append-reply", term: this.#term, accepted: true, index: message.index, hintIndex: 0, hintTerm: 0 } as const;
+      const reply = {
+        kind: "append-reply",
+        term: this.#term,
+        accepted: true,
+        index: message.index,
+        hintIndex: 0,
+        hintTerm: 0,
+      } as const;
       this.#send(from, reply, "log", this.#logSequence);
       return;
     }
     const current = this.#incoming;
-    const continues = current !== undefined && current.index === message.index && current.from === from && message.offset === current.offset;
+    const continues =
+      current !== undefined && current.index === message.index && current.from === from && message.offset === current.offset;
     if (!continues && message.offset !== 0) {
       const offset = current?.index === message.index && current.from === from ? current.offset : 0;
       this.#send(from, { kind: "snapshot-reply", term: this.#term, index: message.index, offset }, "control");
@@ -725,7 +753,10 @@ export class Raft implements Core<RaftMessage> {
       this.#durableIndex = index;
       this.#persisting = [];
     }
-    this.#configurations = [{ index, configuration }, ...this.#configurations.filter((kept) => kept.index > index && kept.index <= this.#log.lastIndex)];
+    this.#configurations = [
+      { index, configuration },
+      ...this.#configurations.filter((kept) => kept.index > index && kept.index <= this.#log.lastIndex),
+    ];
     this.#committed = index;
     this.#delivered = index;
     this.#applied = index;

@@ -19,10 +19,20 @@ const shared = {
 } as const;
 
 /** In this process, gone with it. */
-export const memoryCaps: Caps = { ...shared, engine: "embedded (memory)", durability: "memory", tokenSurvives: ["restart", "restore"] };
+export const memoryCaps: Caps = {
+  ...shared,
+  engine: "embedded (memory)",
+  durability: "memory",
+  tokenSurvives: ["restart", "restore"],
+};
 
 /** In this process, on this disk. */
-export const fileCaps: Caps = { ...shared, engine: "embedded (file)", durability: "local-fsync", tokenSurvives: ["restart", "restore"] };
+export const fileCaps: Caps = {
+  ...shared,
+  engine: "embedded (file)",
+  durability: "local-fsync",
+  tokenSurvives: ["restart", "restore"],
+};
 
 /** A cluster: what a majority has on disk. */
 export const clusterCaps: Caps = {

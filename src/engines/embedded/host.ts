@@ -45,7 +45,14 @@ export async function hostMember(options: HostOptions): Promise<HostedMember> {
   try {
     const disk = directory === undefined ? new NullDisk() : await NodeDisk.open(directory, { mayBlock });
     const makeCore = (): Raft => new Raft(raft);
-    const member = await Member.open({ ...rest, platform: nodePlatform, transport: new TcpTransport(), disk, checksum, makeCore });
+    const member = await Member.open({
+      ...rest,
+      platform: nodePlatform,
+      transport: new TcpTransport(),
+      disk,
+      checksum,
+      makeCore,
+    });
     let closing: Promise<void> | undefined;
     const close = async (): Promise<void> => {
       await member.close();

@@ -29,7 +29,9 @@ export interface Listener {
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { host, port } = parseAddress(options.address);
   const sockets = new Set<Socket>();
-  const http = createHttpServer({ requestTimeout: 10_000, headersTimeout: 10_000 }, (request, response) => answer(options.status, request, response));
+  const http = createHttpServer({ requestTimeout: 10_000, headersTimeout: 10_000 }, (request, response) =>
+    answer(options.status, request, response),
+  );
   const server = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
@@ -74,7 +76,9 @@ function bind(server: Server, address: { readonly host: string; readonly port: n
   return new Promise((resolve, reject) => {
     const onError = (error: NodeJS.ErrnoException): void => {
       const why = error.code === "EADDRINUSE" ? "another process listens there" : error.message;
-      reject(conclaveError("CONNECTION_REFUSED", `Listening on ${address.host}:${address.port} failed: ${why}.`, { cause: error }));
+      reject(
+        conclaveError("CONNECTION_REFUSED", `Listening on ${address.host}:${address.port} failed: ${why}.`, { cause: error }),
+      );
     };
     server.once("error", onError);
     server.listen(address.port, address.host, () => {
@@ -97,7 +101,8 @@ function answer(status: () => MemberStatus, request: IncomingMessage, response: 
     response.writeHead(code, { "content-type": "application/json", "cache-control": "no-store" });
     response.end(request.method === "HEAD" ? undefined : `${JSON.stringify(body)}\n`);
   };
-  if (request.method !== "GET" && request.method !== "HEAD") reply(405, { error: "This port answers GET /healthz, /readyz and /status." });
+  if (request.method !== "GET" && request.method !== "HEAD")
+    reply(405, { error: "This port answers GET /healthz, /readyz and /status." });
   else if (path === "/healthz") reply(now.halted === undefined ? 200 : 503, { ok: now.halted === undefined, halted: now.halted });
   else if (path === "/readyz") reply(isReady ? 200 : 503, { ready: isReady, role: now.role, leader: now.leader });
   else if (path === "/status") reply(200, now);

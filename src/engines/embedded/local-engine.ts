@@ -8,8 +8,8 @@ import { Client } from "../../client/client.ts";
 import { MemoryTransport } from "../../client/memory-transport.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Engine, Store } from "../../store/store.ts";
-import { type HostedMember, hostMember } from "./host.ts";
 import { fileCaps, memoryCaps } from "./embedded-caps.ts";
+import { type HostedMember, hostMember } from "./host.ts";
 import { nodePlatform } from "./node-platform.ts";
 
 export interface LocalEngineOptions {

@@ -51,7 +51,8 @@ export class NodeDisk implements Disk {
 
   async open(name: string, options: { readonly create?: boolean } = {}): Promise<DiskFile> {
     const path = this.#path(name);
-    if (options.create !== true) return new NodeFile({ name, path, descriptor: await openAsync(path, constants.O_RDWR), blocking: this.#blocking });
+    if (options.create !== true)
+      return new NodeFile({ name, path, descriptor: await openAsync(path, constants.O_RDWR), blocking: this.#blocking });
     const descriptor = await openAsync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
       await syncDirectory(this.#directory);
@@ -94,7 +95,12 @@ class NodeFile implements DiskFile {
   #durable: Promise<number> | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(parts: { readonly name: string; readonly path: string; readonly descriptor: number; readonly blocking: BlockingPolicy | undefined }) {
+  constructor(parts: {
+    readonly name: string;
+    readonly path: string;
+    readonly descriptor: number;
+    readonly blocking: BlockingPolicy | undefined;
+  }) {
     this.name = parts.name;
     this.#path = parts.path;
     this.#descriptor = parts.descriptor;

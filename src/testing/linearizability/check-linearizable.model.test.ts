@@ -16,7 +16,7 @@ import { nil } from "./nil.ts";
 import type { Operation } from "./operation.ts";
 import { type RegisterInput, type RegisterOutput, type RegisterState, registerModel } from "./register-model.ts";
 
-const seed = process.env["FC_SEED"] === undefined ? {} : { seed: Number(process.env["FC_SEED"]) };
+const seed = process.env.FC_SEED === undefined ? {} : { seed: Number(process.env.FC_SEED) };
 const { hint: _, ...registerWithoutHints } = registerModel;
 const { hint: __, canBecome: ___, ...keyValueWithoutHints } = keyValueModel;
 
@@ -102,7 +102,14 @@ describe("atomic executions", { timeout: 120_000 }, () => {
     const seen = { true: 0, false: 0, unknown: 0 };
     fc.assert(
       fc.property(fc.integer(), fc.nat(59), fc.nat(3), (historySeed, position, value) => {
-        const history = executeRegister({ seed: historySeed, operations: 60, processes: 5, keys: 1, valuesCount: 4, unknownShare: 0.1 });
+        const history = executeRegister({
+          seed: historySeed,
+          operations: 60,
+          processes: 5,
+          keys: 1,
+          valuesCount: 4,
+          unknownShare: 0.1,
+        });
         const damaged = history.with(position, answerDifferently(history[position] as RegisterOperation, value));
         for (const operations of [history, damaged]) {
           const { linearizable } = checkLinearizable(registerModel, operations);
@@ -126,7 +133,8 @@ describe("atomic executions with appends", { timeout: 120_000 }, () => {
         const victim = history[position] as (typeof history)[number];
         // A get whose answer lacks its first append, as a reader of a truncated log would see it.
         const text = victim.output?.f === "get" ? victim.output.value : null;
-        const damaged = text === null ? victim : { ...victim, output: { f: "get" as const, value: text.replace(/^\d+ /, "") || null } };
+        const damaged =
+          text === null ? victim : { ...victim, output: { f: "get" as const, value: text.replace(/^\d+ /, "") || null } };
         for (const operations of [history, history.with(position, damaged)]) {
           const { linearizable } = checkLinearizable(keyValueModel, operations);
           seen[`${linearizable}`] += 1;
@@ -156,7 +164,10 @@ describe("planted bugs", { timeout: 120_000 }, () => {
   test("a store that forgets writes it has confirmed is rejected", () => {
     fc.assert(
       fc.property(fc.integer(), (historySeed) => {
-        const verdict = checkLinearizable(registerModel, executeRegister({ seed: historySeed, ...shape, processes: 3, lostWriteShare: 0.3 }));
+        const verdict = checkLinearizable(
+          registerModel,
+          executeRegister({ seed: historySeed, ...shape, processes: 3, lostWriteShare: 0.3 }),
+        );
         expect(verdict.linearizable).toBe(false);
       }),
       { numRuns: 30, ...seed },
@@ -167,7 +178,9 @@ describe("planted bugs", { timeout: 120_000 }, () => {
     const history = executeRegister({ seed: 5, operations: 2000, processes: 5, keys: 1, valuesCount: 0 });
     const position = history.findIndex(({ input, output }, i) => i > 1000 && input.f === "read" && output !== undefined);
     const victim = history[position] as RegisterOperation;
-    const overwritten = history.filter(({ input, returnedAt }) => input.f === "write" && (returnedAt ?? Infinity) < victim.invokedAt);
+    const overwritten = history.filter(
+      ({ input, returnedAt }) => input.f === "write" && (returnedAt ?? Infinity) < victim.invokedAt,
+    );
     const stale = overwritten.at(-10)?.input as RegisterInput & { readonly f: "write" };
     const wrong: RegisterOperation = { ...victim, output: { f: "read", value: stale.value } };
     const verdict = checkLinearizable(registerModel, history.with(position, wrong));
@@ -209,7 +222,11 @@ describe("ten thousand operations, 1 % of unknown outcome, in less than 5 s", { 
 });
 
 /** Tries every order of every choice of the unknown operations. */
-function hasOrder<S, I, O>(model: Model<S, I, O>, operations: readonly Operation<I, O>[], order: Operation<I, O>[] = []): boolean {
+function hasOrder<S, I, O>(
+  model: Model<S, I, O>,
+  operations: readonly Operation<I, O>[],
+  order: Operation<I, O>[] = [],
+): boolean {
   if (!isOrder(model, order)) return false;
   const rest = operations.filter((operation) => !order.includes(operation));
   if (rest.every((operation) => operation.returnedAt === undefined)) return true;
@@ -389,14 +406,16 @@ function execute<S, I extends { readonly f: string }, O>(object: LiveObject<S, I
     if (!isRead && !isLost) lately.set(step.key, [...states.slice(-staleness), next]);
   }
   const stamp = (ms: number) => (tickMs === 0 ? ms : Math.floor(ms / tickMs) * tickMs);
-  return steps.map((step): Operation<I, O> => ({
-    process: step.process,
-    key: step.key,
-    input: step.input,
-    output: step.isUnknown ? undefined : outputs.get(step),
-    invokedAt: stamp(step.invokedAt),
-    returnedAt: step.isUnknown ? undefined : stamp(step.returnedAt),
-  }));
+  return steps.map(
+    (step): Operation<I, O> => ({
+      process: step.process,
+      key: step.key,
+      input: step.input,
+      output: step.isUnknown ? undefined : outputs.get(step),
+      invokedAt: stamp(step.invokedAt),
+      returnedAt: step.isUnknown ? undefined : stamp(step.returnedAt),
+    }),
+  );
 }
 
 /** How many changes a stale read lags behind: more than can be in flight at once. */

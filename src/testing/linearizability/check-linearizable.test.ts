@@ -178,7 +178,11 @@ describe("keys", () => {
   });
 
   test("a value that was overwritten can be built again by appends", () => {
-    const build = (at: number) => [put("a", "x", [at, at + 1]), append("a", "y", [at + 2, at + 3]), get("a", "xy", [at + 4, at + 5])];
+    const build = (at: number) => [
+      put("a", "x", [at, at + 1]),
+      append("a", "y", [at + 2, at + 3]),
+      get("a", "xy", [at + 4, at + 5]),
+    ];
     expect(checkLinearizable(keyValueModel, [...build(0), ...build(6)]).linearizable).toBe(true);
     expect(checkLinearizable(keyValueModel, [...build(0), ...build(6).toSpliced(1, 1)]).linearizable).toBe(false);
   });
@@ -212,14 +216,22 @@ describe("the budget", () => {
   const { hint: _, ...plainModel } = registerModel;
 
   test("the verdict is unknown when it runs out, and says why", () => {
-    expect(checkLinearizable(plainModel, hard, { maxSteps: 1000 })).toMatchObject({ linearizable: "unknown", why: expect.stringContaining("maxSteps") });
-    expect(checkLinearizable(plainModel, hard, { maxConfigurations: 1000 })).toMatchObject({ why: expect.stringContaining("maxConfigurations") });
+    expect(checkLinearizable(plainModel, hard, { maxSteps: 1000 })).toMatchObject({
+      linearizable: "unknown",
+      why: expect.stringContaining("maxSteps"),
+    });
+    expect(checkLinearizable(plainModel, hard, { maxConfigurations: 1000 })).toMatchObject({
+      why: expect.stringContaining("maxConfigurations"),
+    });
   });
 
   test("a time limit uses the clock of the caller", () => {
     let now = 0;
     const timeLimit = { now: () => now++, maxMs: 3 };
-    expect(checkLinearizable(plainModel, hard, { timeLimit })).toMatchObject({ linearizable: "unknown", why: expect.stringContaining("timeLimit") });
+    expect(checkLinearizable(plainModel, hard, { timeLimit })).toMatchObject({
+      linearizable: "unknown",
+      why: expect.stringContaining("timeLimit"),
+    });
   });
 
   test("a key that is wrong for certain outweighs one that is undecided", () => {
@@ -234,7 +246,9 @@ describe("the budget", () => {
 
   test("a limit that is not positive is refused", () => {
     expect(codeOf(() => checkLinearizable(registerModel, [], { maxSteps: 0 }))).toBe("INVALID_OPTION");
-    expect(codeOf(() => checkLinearizable(registerModel, [], { timeLimit: { now: () => 0, maxMs: Number.NaN } }))).toBe("INVALID_OPTION");
+    expect(codeOf(() => checkLinearizable(registerModel, [], { timeLimit: { now: () => 0, maxMs: Number.NaN } }))).toBe(
+      "INVALID_OPTION",
+    );
   });
 });
 
@@ -258,7 +272,8 @@ describe("other models", () => {
       return output === undefined || output === (state[0] ?? null) ? state.slice(1) : null;
     },
   };
-  const enqueue = (value: number, at: Interval) => operation({ input: { f: "enqueue", value } as QueueInput, output: 0, at, process: 0 });
+  const enqueue = (value: number, at: Interval) =>
+    operation({ input: { f: "enqueue", value } as QueueInput, output: 0, at, process: 0 });
   const dequeue = (value: number | null, at: Interval) =>
     operation({ input: { f: "dequeue" } as QueueInput, output: value, at, process: 1 });
 

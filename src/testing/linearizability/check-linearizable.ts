@@ -128,7 +128,8 @@ function searchOptionsOf(options: CheckOptions): SearchOptions {
 
 function assertPositive(limits: Readonly<Record<string, number>>): void {
   for (const [name, limit] of Object.entries(limits)) {
-    if (!(limit > 0)) throw conclaveError("INVALID_OPTION", `checkLinearizable: ${name} is ${limit}, and a limit is more than 0.`);
+    if (!(limit > 0))
+      throw conclaveError("INVALID_OPTION", `checkLinearizable: ${name} is ${limit}, and a limit is more than 0.`);
   }
 }
 

@@ -47,7 +47,11 @@ test("what was kept is found again however large the table grows", () => {
 test("configurations that share a bucket are still told apart", () => {
   const memo = new ConfigurationMemo({ mask: 1, used: 0 });
   // Twenty thousand of each: any two that differ in one part alone meet in some bucket.
-  const parts = Array.from({ length: 20_000 }, (_, i) => [configuration(i + 2, [1], []), configuration(1, [i + 2], []), configuration(1, [1], [], i + 1)]);
+  const parts = Array.from({ length: 20_000 }, (_, i) => [
+    configuration(i + 2, [1], []),
+    configuration(1, [i + 2], []),
+    configuration(1, [1], [], i + 1),
+  ]);
   expect(parts.flat().every((c) => memo.add(c))).toBe(true);
   expect(parts.flat().some((c) => memo.add(c))).toBe(false);
 });

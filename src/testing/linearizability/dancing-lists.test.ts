@@ -12,7 +12,10 @@ test("ids leave and come back in their places, list by list", () => {
   lists.unlift(3);
   expect(idsOf(lists, 0)).toEqual([3, 5]);
   lists.unlift(0);
-  expect([idsOf(lists, 0), idsOf(lists, 2)]).toEqual([[3, 0, 5], [1, 2]]);
+  expect([idsOf(lists, 0), idsOf(lists, 2)]).toEqual([
+    [3, 0, 5],
+    [1, 2],
+  ]);
 });
 
 test("an id that is in no list may be lifted too, and nothing happens", () => {

@@ -36,7 +36,9 @@ export function explain(verdict: Verdict, options: ExplainOptions = {}): string 
     case "unknown":
       return `Undecided (${about(verdict)}): ${verdict.why} Record less concurrency or fewer unknown outcomes, or raise the limit.`;
     case false:
-      return [`Not linearizable (${about(verdict)}): no order explains`, ...explainWitness(verdict.witness, maxOperations)].join("\n");
+      return [`Not linearizable (${about(verdict)}): no order explains`, ...explainWitness(verdict.witness, maxOperations)].join(
+        "\n",
+      );
   }
 }
 

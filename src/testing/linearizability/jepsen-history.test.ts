@@ -112,7 +112,9 @@ const action: fc.Arbitrary<Pick<RegisterOperation, "input" | "output">> = fc.one
 const microseconds = fc.integer({ min: 1, max: 5000 }).map((us) => us / 1000);
 /** Per process one operation after the other. */
 const histories: fc.Arbitrary<RegisterOperation[]> = fc
-  .array(fc.array(fc.record({ action, pauseMs: microseconds, durationMs: microseconds, isKnown: fc.boolean() })), { maxLength: 4 })
+  .array(fc.array(fc.record({ action, pauseMs: microseconds, durationMs: microseconds, isKnown: fc.boolean() })), {
+    maxLength: 4,
+  })
   .map((processes) =>
     processes.flatMap((steps, process) => {
       let now = 0;

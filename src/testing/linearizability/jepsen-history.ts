@@ -47,7 +47,8 @@ export function readJepsenHistory(text: string): RegisterOperation[] {
       operations.push(operationOf(line));
     } else {
       if (pending === undefined) throw wrong(line.number, `process ${line.process} has no open operation`);
-      if (pending.invocation.f !== line.f) throw wrong(line.number, `process ${line.process} was asked to ${pending.invocation.f}`);
+      if (pending.invocation.f !== line.f)
+        throw wrong(line.number, `process ${line.process} was asked to ${pending.invocation.f}`);
       open.delete(line.process);
       operations[pending.index] = close(pending.invocation, line);
     }
@@ -82,7 +83,8 @@ function parseRecord(source: string, number: number): Record<string, unknown> {
 
 function lineOf(record: Record<string, unknown>, number: number): Line {
   const { process, type, f, key, value, error, time } = record;
-  if (type !== "invoke" && type !== "ok" && type !== "fail" && type !== "info") throw wrong(number, `type ${JSON.stringify(type)}`);
+  if (type !== "invoke" && type !== "ok" && type !== "fail" && type !== "info")
+    throw wrong(number, `type ${JSON.stringify(type)}`);
   if (f !== "read" && f !== "write" && f !== "cas") throw wrong(number, `f ${JSON.stringify(f)} is no operation of a register`);
   if (time !== undefined && typeof time !== "number") throw wrong(number, `time ${JSON.stringify(time)} is no number`);
   return {
@@ -175,7 +177,10 @@ export function writeJepsenHistory(operations: readonly RegisterOperation[]): st
     if (operation.returnedAt !== undefined) add(operation, endTypeOf(operation), operation.returnedAt);
   }
   // The sort is stable, so the lines of one process keep their order even where times are equal.
-  return events.sort((a, b) => a.at - b.at).map(({ record }) => `${JSON.stringify(record)}\n`).join("");
+  return events
+    .sort((a, b) => a.at - b.at)
+    .map(({ record }) => `${JSON.stringify(record)}\n`)
+    .join("");
 }
 
 function endOf(operation: RegisterOperation): number {
@@ -195,13 +200,13 @@ function recordOf(operation: RegisterOperation, type: Line["type"], at: number):
     type,
     f: input.f,
     ...(key !== undefined && { key }),
-    value: valueOf(operation, type),
+    value: recordedValueOf(operation, type),
     ...(type === "fail" && { error: mismatch }),
     time: Math.round(at * nanosecondsPerMillisecond),
   };
 }
 
-function valueOf({ input, output }: RegisterOperation, type: Line["type"]): unknown {
+function recordedValueOf({ input, output }: RegisterOperation, type: Line["type"]): unknown {
   switch (input.f) {
     case "read":
       return type === "ok" && output?.f === "read" ? output.value : null;

@@ -76,7 +76,10 @@ export class Reachability<S> {
     const { timeline, effects } = this.#options;
     return effects.optionalMakes.some(
       (made, id) =>
-        made !== noState && (timeline.optionalInvokedAt[id] as number) <= latest && !hasBit(used, id) && this.#canBecome(made, goal),
+        made !== noState &&
+        (timeline.optionalInvokedAt[id] as number) <= latest &&
+        !hasBit(used, id) &&
+        this.#canBecome(made, goal),
     );
   }
 

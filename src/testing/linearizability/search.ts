@@ -18,9 +18,9 @@
 import { clearBit, hasBit, newBits, setBit } from "./bits.ts";
 import { type Configuration, ConfigurationMemo } from "./configuration-memo.ts";
 import { DancingLists } from "./dancing-lists.ts";
+import { type Effects, effectsOf } from "./effects.ts";
 import type { Model } from "./model.ts";
 import type { Operation } from "./operation.ts";
-import { type Effects, effectsOf } from "./effects.ts";
 import { Prospects } from "./prospects.ts";
 import { RowStack } from "./row-stack.ts";
 import { StateTable } from "./state-table.ts";

@@ -45,7 +45,10 @@ function jsonOf(state: object): string {
   // JSON turns every Map, Set and class with private state into the same "{}": states that differ would be taken for one.
   const prototype: unknown = Object.getPrototypeOf(state);
   if (!Array.isArray(state) && prototype !== Object.prototype && prototype !== null) {
-    throw conclaveError("INVALID_OPTION", "checkLinearizable: model.key is missing, and JSON cannot tell states of this class apart.");
+    throw conclaveError(
+      "INVALID_OPTION",
+      "checkLinearizable: model.key is missing, and JSON cannot tell states of this class apart.",
+    );
   }
   return JSON.stringify(state);
 }

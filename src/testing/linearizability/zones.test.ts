@@ -44,7 +44,13 @@ test.each<[string, boolean, RegisterOperation[]]>([
 });
 
 test("a state that an append can make is judged by the search alone", () => {
-  const append = { process: 0, input: { f: "append", value: "a" }, output: undefined, invokedAt: 0, returnedAt: undefined } as const;
+  const append = {
+    process: 0,
+    input: { f: "append", value: "a" },
+    output: undefined,
+    invokedAt: 0,
+    returnedAt: undefined,
+  } as const;
   const get = { process: 1, input: { f: "get" }, output: { f: "get", value: "a" }, invokedAt: 1, returnedAt: 2 } as const;
   const operations: Operation<KeyValueInput, KeyValueOutput>[] = [append, get];
   expect(judge(keyValueModel, operations)).toBe(false);

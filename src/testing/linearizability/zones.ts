@@ -27,7 +27,13 @@ export function hasContradiction(timeline: Timeline<unknown, unknown>, effects: 
   if (clusters.some((cluster) => cluster.makerInvokedAt > cluster.neededBy)) return true; // 3
   const held = clusters.filter((cluster) => cluster.makersCount === 1 && cluster.surelyHeld);
   const zones = held.filter(hasZone).sort((a, b) => a.firstReturn - b.firstReturn);
-  return doOverlap(zones) || isOneInside(zones, held.filter((cluster) => !hasZone(cluster)));
+  return (
+    doOverlap(zones) ||
+    isOneInside(
+      zones,
+      held.filter((cluster) => !hasZone(cluster)),
+    )
+  );
 }
 
 interface Cluster {
@@ -50,7 +56,11 @@ function clustersOf(timeline: Timeline<unknown, unknown>, effects: Effects): Clu
   addMaker(clusters[effects.initial], { invokedAt: -Infinity, returnedAt: -Infinity, isSure: true });
   for (const [id, stateId] of effects.makes.entries()) {
     const invokedAt = requiredInvokedAt[id] as number;
-    addMaker(clusters[stateId], { invokedAt, returnedAt: requiredReturnedAt[id] as number, isSure: effects.isSure[id] as boolean });
+    addMaker(clusters[stateId], {
+      invokedAt,
+      returnedAt: requiredReturnedAt[id] as number,
+      isSure: effects.isSure[id] as boolean,
+    });
   }
   for (const [id, stateId] of effects.optionalMakes.entries()) {
     addMaker(clusters[stateId], { invokedAt: optionalInvokedAt[id] as number, returnedAt: Infinity, isSure: false });
