@@ -136,6 +136,14 @@ const bugs = [
     source: "etcd 15247",
   },
   {
+    name: "a new leader cuts leases short",
+    file: "replica/session-keeper.ts",
+    find: "deadlineMs: this.#platform.now() + ttlMs, expiring: false",
+    put: "deadlineMs: this.#platform.now() + ttlMs / 4, expiring: false",
+    world: "stack",
+    source: "etcd 12528",
+  },
+  {
     name: "a session counts its lease from the answer, for its whole length",
     file: "client/session.ts",
     find: "if (sentMs > this.#confirmedMs) this.#confirmedMs = sentMs;",
@@ -189,13 +197,15 @@ function hunt(bug) {
     recursive: true,
     filter: (path) => !path.endsWith(".test.ts") && !/\/(cli|torture)$/.test(path),
   });
-  const path = join(folder, "src", bug.file);
-  let text = readFileSync(path, "utf8");
-  for (const patch of [bug, ...(bug.also ?? [])]) {
-    if (!text.includes(patch.find)) throw new Error(`The patch "${bug.name}" no longer applies to ${bug.file}: ${patch.find}`);
-    text = text.replace(patch.find, () => patch.put);
+  for (const { file = bug.file, find, put } of [bug, ...(bug.also ?? [])]) {
+    const path = join(folder, "src", file);
+    const text = readFileSync(path, "utf8");
+    if (!text.includes(find)) throw new Error(`The patch "${bug.name}" no longer applies to ${file}: ${find}`);
+    writeFileSync(
+      path,
+      text.replace(find, () => put),
+    );
   }
-  writeFileSync(path, text);
   cpSync(join(root, "tsconfig.json"), join(folder, "tsconfig.json"));
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   try {

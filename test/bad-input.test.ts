@@ -139,7 +139,7 @@ test("garbage on the port is refused, and the member serves on", async () => {
 test("a taken port is told before anything is opened", async () => {
   await using server = await member("port");
   const error = await errorOf(member("port-2", { listen: server.address }));
-  expect(error.code).toBe("CONNECTION_REFUSED");
+  expect(error.code).toBe("ADDRESS_IN_USE");
   expect(error.message).toContain(server.address);
 });
 

@@ -317,7 +317,7 @@ test("a directory in use is refused with the owner's pid and the line that share
   expect(second.exitCode).toBe(78);
   expect(second.stderr).toContain("DIRECTORY_IN_USE");
   expect(second.stderr).toContain(String(owner.pid));
-  const line = /conclave serve --data \S+/.exec(second.stderr)?.[0] as string;
+  const line = /conclave serve --data [^`\s]+/.exec(second.stderr)?.[0] as string;
   expect(line).toBe(`conclave serve --data ${directory}`);
   owner.signal("SIGTERM");
   expect(await owner.exitCode).toBe(0);

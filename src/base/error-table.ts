@@ -35,9 +35,10 @@ export const errorTable = {
   CLOSED: usage("The handle was closed; connect again."),
 
   // The world's answer is no, for certain.
-  DIRECTORY_IN_USE: conflict("Stop the owner, or share the directory by the `conclave serve` line in the message."),
+  DIRECTORY_IN_USE: conflict("Stop the owner, or let it serve the directory to you by that line."),
   DIRECTORY_FOREIGN: conflict("Use the directory of this member; a new member starts from an empty one."),
   DIRECTORY_NEWER: conflict("Run the version that wrote it, or a newer one."),
+  ADDRESS_IN_USE: conflict("Choose another address or port, or stop what listens there."),
   WRONG_CLUSTER: conflict("Check the address and the cluster name."),
   WRONG_MEMBER: conflict("Check that each address leads to the member that the configuration names."),
   WRONG_PROTOCOL: conflict("Upgrade the older side: their protocol ranges do not meet."),

@@ -227,7 +227,7 @@ class Cluster {
   }
 }
 
-/** @throws CONNECTION_REFUSED where the ports that were asked for are taken */
+/** @throws ADDRESS_IN_USE where the ports that were asked for are taken */
 async function choosePorts(count: number, asked: number | undefined): Promise<readonly number[]> {
   const wanted = portsFrom(asked ?? defaultPort, count);
   const taken = await takenPorts(wanted);

@@ -23,6 +23,14 @@ export interface FaultTarget {
 const kinds = ["crash", "crash-all", "pause", "cut", "one-way", "clog", "isolate", "break", "slow-disk", "network"] as const;
 export type FaultKind = (typeof kinds)[number];
 
+/** A blink, a while, and longer than a lease. */
+const durationsMs = [
+  [5, 100],
+  [100, 3_000],
+  [100, 3_000],
+  [3_000, 9_000],
+] as const;
+
 export class FaultSchedule {
   readonly enabled: readonly FaultKind[];
   readonly #queue: EventQueue;
@@ -72,7 +80,8 @@ export class FaultSchedule {
     const leader = this.#target.leader();
     const victim = leader !== undefined && this.#random.chance(0.6) ? leader : this.#random.pick(members);
     const other = this.#random.pick(members.filter((member) => member !== victim));
-    const lastsMs = this.#random.chance(0.3) ? this.#random.between(5, 100) : this.#random.between(100, 3_000);
+    const [shortest, longest] = this.#random.pick(durationsMs);
+    const lastsMs = this.#random.between(shortest, longest);
     switch (kind) {
       case "crash":
         this.#crash(victim, lastsMs);

@@ -138,7 +138,8 @@ export async function runLocks(parts: WorkloadParts): Promise<void> {
     try {
       const hold = await lock.acquire({ waitMs: random.between(500, 6_000) });
       observations.onGrant(name, process.name, hold);
-      await sleep(process, random.between(0, 60));
+      // Now and then long enough for a leader to be cut off, replaced and forgotten meanwhile.
+      await sleep(process, random.chance(0.1) ? random.between(500, 6_000) : random.between(0, 60));
       await addGuarded(parts, { name, hold, element: `${parts.number}.${count}` });
       if (!hold.held) observations.losses++;
       await hold.release();

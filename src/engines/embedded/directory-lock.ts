@@ -47,7 +47,11 @@ const attemptsMax = 1000;
  */
 export async function lockDirectory(path: string): Promise<DirectoryLock> {
   const directory = resolvePath(path);
-  await mkdir(directory, { recursive: true });
+  try {
+    await mkdir(directory, { recursive: true });
+  } catch (cause) {
+    throw conclaveError("INVALID_OPTION", `The data directory ${path} cannot be made: ${(cause as Error).message}.`, { cause });
+  }
   const ticket: Ticket = { ...(await processIdentity(process.pid)), pid: process.pid, id: randomUUID() };
   const aside = `${directory}${sep}lock-${ticket.id}.tmp`;
   await writeDurably(aside, JSON.stringify(ticket));
@@ -78,7 +82,7 @@ async function refuseLiveOwner(directory: string, number: number, path: string):
   const who = owner.pid === process.pid ? "this process" : "process";
   throw conclaveError(
     "DIRECTORY_IN_USE",
-    `The data directory ${path} is in use by ${who} ${owner.pid}. To share it: conclave serve --data ${path}`,
+    `The data directory ${path} is in use by ${who} ${owner.pid}. To share it: \`conclave serve --data ${path}\`.`,
   );
 }
 

@@ -25,7 +25,7 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** @throws CONNECTION_REFUSED (the port cannot be had) */
+/** @throws ADDRESS_IN_USE (the port cannot be had) */
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { host, port } = parseAddress(options.address);
   const sockets = new Set<Socket>();
@@ -76,9 +76,7 @@ function bind(server: Server, address: { readonly host: string; readonly port: n
   return new Promise((resolve, reject) => {
     const onError = (error: NodeJS.ErrnoException): void => {
       const why = error.code === "EADDRINUSE" ? "another process listens there" : error.message;
-      reject(
-        conclaveError("CONNECTION_REFUSED", `Listening on ${address.host}:${address.port} failed: ${why}.`, { cause: error }),
-      );
+      reject(conclaveError("ADDRESS_IN_USE", `Listening on ${address.host}:${address.port} failed: ${why}.`, { cause: error }));
     };
     server.once("error", onError);
     server.listen(address.port, address.host, () => {

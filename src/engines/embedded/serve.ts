@@ -42,7 +42,7 @@ export interface Server extends AsyncDisposable {
 export const serveDefaults = { member: "local", cluster: "local", listen: "127.0.0.1:7400" } as const;
 
 /**
- * @throws CONNECTION_REFUSED (the port cannot be had)
+ * @throws ADDRESS_IN_USE (the port cannot be had)
  * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
  */
 export async function serve(options: ServeOptions): Promise<Server> {
