@@ -11,7 +11,7 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { startCluster } from "./cluster.ts";
+import { nodeFlags, startCluster } from "./cluster.ts";
 import { commit, type Figure, machine, median, rounded, spread, writeFigures } from "./figures.ts";
 import { type EtcdPeer, startEtcdPeer } from "./peers/etcd.ts";
 
@@ -43,6 +43,9 @@ if ("missing" in etcd) console.log(`etcd is left out: ${etcd.missing}`);
 try {
   const ours = new Map<Case, Measured[]>(cases.map((each) => [each, []]));
   const theirs = new Map<Case, Measured[]>(cases.map((each) => [each, []]));
+  // Warm: a just-in-time compiler and a cold page cache are not what is measured.
+  await load("put", 512);
+  await load("get", 512);
   for (let round = 0; round < rounds; round++) {
     for (const each of cases) {
       // The order turns with each round, so that neither always finds the machine as the other left it.
@@ -71,7 +74,7 @@ async function load(kind: "put" | "get", inFlight: number): Promise<Measured> {
   const before = await syncs();
   const script = fileURLToPath(new URL("./load.js", import.meta.url));
   const output = await new Promise<string>((done, fail) => {
-    execFile(process.execPath, [script, cluster.url, kind, String(inFlight), String(seconds)], (error, stdout) =>
+    execFile(process.execPath, [...nodeFlags, script, cluster.url, kind, String(inFlight), String(seconds)], (error, stdout) =>
       error === null ? done(stdout) : fail(error),
     );
   });

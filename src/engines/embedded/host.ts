@@ -20,8 +20,6 @@ export const checksum: Checksum = zlibCrc32 ?? crc32;
 export interface HostOptions {
   /** Undefined: nothing is kept. */
   readonly directory: string | undefined;
-  /** Durable writes may block the event loop while the disk is fast: for a process of its own. Default false. */
-  readonly mayBlock?: boolean;
   readonly member: string;
   readonly cluster: string;
   readonly addresses: ReadonlyMap<string, string>;
@@ -40,10 +38,10 @@ export interface HostedMember {
 
 /** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
 export async function hostMember(options: HostOptions): Promise<HostedMember> {
-  const { directory, raft, mayBlock = false, ...rest } = options;
+  const { directory, raft, ...rest } = options;
   const lock = directory === undefined ? undefined : await lockDirectory(directory);
   try {
-    const disk = directory === undefined ? new NullDisk() : await NodeDisk.open(directory, { mayBlock });
+    const disk = directory === undefined ? new NullDisk() : await NodeDisk.open(directory);
     const makeCore = (): Raft => new Raft(raft);
     const member = await Member.open({
       ...rest,

@@ -8,13 +8,12 @@
  * fallocate and a hole in a file would be filled, with its metadata, at the moment of the commit.
  * A name is durable only when its directory is synced: after create, rename and remove.
  */
-import { close, constants, fdatasync, fstat, fsync, open as openDescriptor, read, writev, writevSync } from "node:fs";
+import { close, constants, fdatasync, fstat, fsync, open as openDescriptor, read, writev } from "node:fs";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { resolve as resolvePath, sep } from "node:path";
 import { promisify } from "node:util";
 import { conclaveError } from "../../base/errors.ts";
 import type { Disk, DiskFile } from "../../base/ports.ts";
-import { BlockingPolicy } from "./blocking-policy.ts";
 import { isLockName } from "./directory-lock.ts";
 
 const openAsync = promisify(openDescriptor);
@@ -28,20 +27,15 @@ const zeros = new Uint8Array(1_048_576);
 
 export class NodeDisk implements Disk {
   readonly #directory: string;
-  readonly #blocking: BlockingPolicy | undefined;
 
-  private constructor(directory: string, blocking: BlockingPolicy | undefined) {
+  private constructor(directory: string) {
     this.#directory = directory;
-    this.#blocking = blocking;
   }
 
-  /**
-   * Makes the directory where it is missing. Lock it first: `lockDirectory`.
-   * `mayBlock`: durable writes may block the event loop while the disk is fast; for a process that does nothing else.
-   */
-  static async open(directory: string, options: { readonly mayBlock?: boolean } = {}): Promise<NodeDisk> {
+  /** Makes the directory where it is missing. Lock it first: `lockDirectory`. */
+  static async open(directory: string): Promise<NodeDisk> {
     await mkdir(directory, { recursive: true });
-    return new NodeDisk(resolvePath(directory), options.mayBlock === true ? new BlockingPolicy() : undefined);
+    return new NodeDisk(resolvePath(directory));
   }
 
   async list(): Promise<readonly string[]> {
@@ -51,8 +45,7 @@ export class NodeDisk implements Disk {
 
   async open(name: string, options: { readonly create?: boolean } = {}): Promise<DiskFile> {
     const path = this.#path(name);
-    if (options.create !== true)
-      return new NodeFile({ name, path, descriptor: await openAsync(path, constants.O_RDWR), blocking: this.#blocking });
+    if (options.create !== true) return new NodeFile({ name, path, descriptor: await openAsync(path, constants.O_RDWR) });
     const descriptor = await openAsync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
       await syncDirectory(this.#directory);
@@ -60,7 +53,7 @@ export class NodeDisk implements Disk {
       await closeAsync(descriptor);
       throw error;
     }
-    return new NodeFile({ name, path, descriptor, blocking: this.#blocking });
+    return new NodeFile({ name, path, descriptor });
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -90,7 +83,6 @@ class NodeFile implements DiskFile {
   readonly name: string;
   readonly #path: string;
   readonly #descriptor: number;
-  readonly #blocking: BlockingPolicy | undefined;
   /** Opened at the first durable write; its writes return when they are on the disk. */
   #durable: Promise<number> | undefined;
   #closing: Promise<void> | undefined;
@@ -99,12 +91,10 @@ class NodeFile implements DiskFile {
     readonly name: string;
     readonly path: string;
     readonly descriptor: number;
-    readonly blocking: BlockingPolicy | undefined;
   }) {
     this.name = parts.name;
     this.#path = parts.path;
     this.#descriptor = parts.descriptor;
-    this.#blocking = parts.blocking;
   }
 
   async sizeBytes(): Promise<number> {
@@ -127,23 +117,10 @@ class NodeFile implements DiskFile {
     if (!options.durable) return writeAll(this.#descriptor, bytes, offset);
     if (hasDurableWrites) {
       this.#durable ??= openAsync(this.#path, constants.O_RDWR | constants.O_DSYNC);
-      return this.#writeDurably(await this.#durable, bytes, offset);
+      return writeAll(await this.#durable, bytes, offset);
     }
     await writeAll(this.#descriptor, bytes, offset);
     await fdatasyncAsync(this.#descriptor);
-  }
-
-  async #writeDurably(descriptor: number, bytes: readonly Uint8Array[], offset: number): Promise<void> {
-    const policy = this.#blocking;
-    if (policy === undefined) return writeAll(descriptor, bytes, offset);
-    const mayBlock = policy.mayBlock(performance.now());
-    // What this turn has to say to others leaves first: their disks work while ours does.
-    if (mayBlock) await new Promise((resolve) => setImmediate(resolve));
-    const startedMs = performance.now();
-    if (mayBlock) writeAllBlocking(descriptor, bytes, offset);
-    else await writeAll(descriptor, bytes, offset);
-    const endedMs = performance.now();
-    policy.took(endedMs - startedMs, endedMs);
   }
 
   async sync(): Promise<void> {
@@ -176,25 +153,10 @@ async function writeAll(descriptor: number, buffers: readonly Uint8Array[], offs
   let at = offset;
   while (left.length > 0) {
     const count = await writeOnce(descriptor, left, at);
-    if (count === 0) throw tookNothing();
+    if (count === 0) throw Object.assign(new Error("the disk took no bytes"), { code: "EIO" });
     at += count;
     left = skipBytes(left, count);
   }
-}
-
-function writeAllBlocking(descriptor: number, buffers: readonly Uint8Array[], offset: number): void {
-  let left = buffers.filter((buffer) => buffer.length > 0);
-  let at = offset;
-  while (left.length > 0) {
-    const count = writevSync(descriptor, left, at);
-    if (count === 0) throw tookNothing();
-    at += count;
-    left = skipBytes(left, count);
-  }
-}
-
-function tookNothing(): Error {
-  return Object.assign(new Error("the disk took no bytes"), { code: "EIO" });
 }
 
 /** What is left after the first `count` bytes. */

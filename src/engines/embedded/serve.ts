@@ -71,7 +71,6 @@ export async function serve(options: ServeOptions): Promise<Server> {
     const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
     const hosted = await hostMember({
       directory,
-      mayBlock: true,
       member,
       cluster,
       addresses: members ?? new Map([[member, bound]]),
