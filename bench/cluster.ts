@@ -17,7 +17,7 @@ export interface BenchCluster {
 }
 
 /** Three members as processes of their own, ready to serve. */
-export async function startCluster(): Promise<BenchCluster> {
+export async function startCluster(flags: readonly string[] = nodeFlags): Promise<BenchCluster> {
   const folder = mkdtempSync(resolve("node_modules/.bench-data-"));
   const ports = await Promise.all([freePort(), freePort(), freePort()]);
   const members = ports.map((port, at) => `m${at + 1}=127.0.0.1:${port}`).join(",");
@@ -36,7 +36,7 @@ export async function startCluster(): Promise<BenchCluster> {
       "--members",
       members,
     ];
-    return spawn(process.execPath, [...nodeFlags, ...args], { stdio: ["ignore", "ignore", "inherit"] });
+    return spawn(process.execPath, [...flags, ...args], { stdio: ["ignore", "ignore", "inherit"] });
   });
   const stop = async (): Promise<void> => {
     const gone = children.map(

@@ -70,6 +70,14 @@ async function measureOurs(each: Case): Promise<Measured> {
   return found.reduce((best, one) => (one.perSecond > best.perSecond ? one : best));
 }
 
+interface Loaded {
+  readonly calls: number;
+  readonly seconds: number;
+  readonly warmUpSeconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
 async function load(kind: "put" | "get", inFlight: number): Promise<Measured> {
   const before = await syncs();
   const script = fileURLToPath(new URL("./load.js", import.meta.url));
@@ -78,14 +86,9 @@ async function load(kind: "put" | "get", inFlight: number): Promise<Measured> {
       error === null ? done(stdout) : fail(error),
     );
   });
-  const {
-    calls,
-    seconds: took,
-    p50Ms,
-    p99Ms,
-  } = JSON.parse(output) as { calls: number; seconds: number; p50Ms: number; p99Ms: number };
-  // The generator's warm-up is in the syncs too: about one sixth at three seconds, the same share of calls.
-  const writes = (calls / took) * (took + 0.5);
+  const { calls, seconds: took, warmUpSeconds, p50Ms, p99Ms } = JSON.parse(output) as Loaded;
+  // The warm-up is in the syncs too, at about the same pace.
+  const writes = (calls / took) * (took + warmUpSeconds);
   const during = (await syncs()) - before;
   return { perSecond: calls / took, p50Ms, p99Ms, writesPerSync: kind === "put" ? writes / Math.max(1, during) : null };
 }

@@ -20,7 +20,7 @@ export interface RaftOptions {
   readonly inFlightBytesMax: number;
   /** Appended and not committed; beyond it `submit` answers `busy`. Bytes. Default 64 MiB. */
   readonly uncommittedBytesMax: number;
-  /** Kept in memory below the snapshot, for followers that lag a little. Bytes. Default 16 MiB. */
+  /** Kept in memory below the snapshot, for followers that lag a little. Bytes. Default 8 MiB. */
   readonly retainedBytesMax: number;
   /** Snapshot bytes of one message. Default 256 KiB. */
   readonly snapshotChunkBytes: number;
@@ -34,6 +34,6 @@ export const raftDefaults: RaftOptions = {
   inFlightMessagesMax: 256,
   inFlightBytesMax: 8_388_608,
   uncommittedBytesMax: 67_108_864,
-  retainedBytesMax: 16_777_216,
+  retainedBytesMax: 8_388_608,
   snapshotChunkBytes: 262_144,
 };
