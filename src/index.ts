@@ -5,7 +5,7 @@ import { conclaveError } from "./base/errors.ts";
 import type { ConclaveEvent } from "./base/event.ts";
 import type { Telemetry } from "./base/ports.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
-import { openLocalEngine } from "./engines/embedded/local-engine.ts";
+import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { createElection, type Election, type ElectionOptions } from "./recipes/election.ts";
 import { KeyValue } from "./recipes/key-value.ts";
 import { createLock, type Lock, type LockOptions } from "./recipes/lock.ts";
@@ -135,10 +135,10 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
   switch (scheme) {
     case "memory":
       if (rest !== "") throw conclaveError("INVALID_OPTION", `"${url}": memory: takes nothing after it.`);
-      return openLocalEngine({ directory: undefined, ...observed });
+      return openInProcess({ directory: undefined, ...observed });
     case "file":
       if (rest === "") throw conclaveError("INVALID_OPTION", `"${url}" names no directory.`);
-      return openLocalEngine({ directory: directoryOf(rest), ...observed });
+      return openInProcess({ directory: directoryOf(rest), ...observed });
     case "conclave":
       return connectCluster({ ...options, ...observed });
     default:

@@ -40,14 +40,14 @@ export interface ReplicaLimits {
   readonly batchBytesMax: number;
   /** Commands waiting for their outcome; beyond it BUSY. Default 65_536. */
   readonly waitingMax: number;
-  /** Log bytes since the last snapshot after which a new one is built; at least a quarter of the last one's size. Default 24 MiB. */
+  /** Log bytes since the last snapshot after which a new one is built; at least a quarter of the last one's size. Default 16 MiB. */
   readonly snapshotEveryBytes: number;
 }
 
 export const replicaDefaults: ReplicaLimits = {
   batchBytesMax: 1_048_576,
   waitingMax: 65_536,
-  snapshotEveryBytes: 25_165_824,
+  snapshotEveryBytes: 16_777_216,
 };
 
 export interface ReplicaParts {

@@ -12,7 +12,7 @@ import { fileCaps, memoryCaps } from "./embedded-caps.ts";
 import { type HostedMember, hostMember } from "./host.ts";
 import { nodePlatform } from "./node-platform.ts";
 
-export interface LocalEngineOptions {
+export interface InProcessOptions {
   /** Undefined: `memory:`. */
   readonly directory: string | undefined;
   readonly telemetry?: Telemetry<ConclaveEvent>;
@@ -21,7 +21,7 @@ export interface LocalEngineOptions {
 const address = "local";
 
 /** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
-export async function openLocalEngine(options: LocalEngineOptions): Promise<LocalEngine> {
+export async function openInProcess(options: InProcessOptions): Promise<InProcessEngine> {
   const { directory, telemetry } = options;
   const observed = telemetry === undefined ? {} : { telemetry };
   const addresses = new Map([["local", address]]);
@@ -29,10 +29,10 @@ export async function openLocalEngine(options: LocalEngineOptions): Promise<Loca
   const transport = new MemoryTransport({ platform: nodePlatform });
   transport.listen(address, (connection) => hosted.member.accept(connection));
   const caps = directory === undefined ? memoryCaps : fileCaps;
-  return new LocalEngine(new Client({ platform: nodePlatform, transport, addresses: [address], caps, ...observed }), hosted);
+  return new InProcessEngine(new Client({ platform: nodePlatform, transport, addresses: [address], caps, ...observed }), hosted);
 }
 
-export class LocalEngine implements Engine {
+export class InProcessEngine implements Engine {
   readonly caps: Caps;
   readonly #client: Client;
   readonly #hosted: HostedMember;
