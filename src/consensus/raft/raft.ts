@@ -98,7 +98,7 @@ export class Raft implements Core<RaftMessage> {
   #logSequence: PersistSequence = 0;
   /** Our own disk holds the log up to here. */
   #durableIndex: Index = 0;
-  #persisting: { readonly sequence: PersistSequence; readonly lastIndex: Index }[] = [];
+  #persisting: { readonly sequence: PersistSequence; lastIndex: Index }[] = [];
 
   // A snapshot that is coming in.
   #incoming:
@@ -486,8 +486,9 @@ export class Raft implements Core<RaftMessage> {
     assert(from > this.#committed, "a committed entry is never truncated (State Machine Safety)");
     this.#log.truncate(from);
     this.#durableIndex = Math.min(this.#durableIndex, from - 1);
-    // A write under way may still confirm the dropped entries. It cannot vouch for their successors as ours: we count our own
-    // disk only while leading, and the vote that made us leader went to the disk behind that write.
+    // A write under way that held the dropped entries must not later vouch for their successors: were it to raise the durable
+    // index over the cut, a leader would count entries as its own that its disk has never seen.
+    for (const pending of this.#persisting) pending.lastIndex = Math.min(pending.lastIndex, from - 1);
     this.#persist({ kind: "truncate", from });
     if ((this.#configurations.at(-1)?.index ?? 0) >= from) {
       this.#configurations = this.#configurations.filter((kept) => kept.index < from);
