@@ -150,6 +150,21 @@ test("a leader counts itself only for what its own disk has confirmed, and may b
   expect(bench.core.probe().committedIndex).toBe(2);
 });
 
+test("a write that held truncated entries does not vouch for their successors (seed 308: counted as own, on no disk)", () => {
+  const bench = new Bench([1]);
+  const stale = entriesOf([1, 2, 2, 2]).slice(1);
+  bench.hear("b", { kind: "append", term: 2, previousIndex: 1, previousTerm: 1, commitIndex: 0, entries: stale });
+  const fresh = entriesOf([1, 3]).slice(1);
+  bench.hear("c", { kind: "append", term: 3, previousIndex: 1, previousTerm: 1, commitIndex: 0, entries: fresh });
+  // The disk confirms both writes only now: it holds the log up to 2, whatever the first of them held.
+  bench.sync();
+  bench.elect();
+  bench.hear("b", accepted(4, 3));
+  expect(bench.core.probe().committedIndex).toBe(0);
+  bench.sync();
+  expect(bench.core.probe().committedIndex).toBe(3);
+});
+
 test("a follower refuses entries that do not follow its log, and says where the logs may agree (§5.3)", () => {
   const bench = new Bench([1, 1, 2, 2]);
   bench.hear("b", { kind: "append", term: 7, previousIndex: 9, previousTerm: 6, commitIndex: 0, entries: [] });
