@@ -3,8 +3,8 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { resolve } from "node:path";
+import { freePorts } from "../src/cli/free-ports.ts";
 
 /** A larger young generation: short-lived commands and outcomes then die young. Stated with the figures. */
 export const nodeFlags = ["--max-semi-space-size=64"];
@@ -19,7 +19,7 @@ export interface BenchCluster {
 /** Three members as processes of their own, ready to serve. */
 export async function startCluster(flags: readonly string[] = nodeFlags): Promise<BenchCluster> {
   const folder = mkdtempSync(resolve("node_modules/.bench-data-"));
-  const ports = await Promise.all([freePort(), freePort(), freePort()]);
+  const ports = await freePorts(3);
   const members = ports.map((port, at) => `m${at + 1}=127.0.0.1:${port}`).join(",");
   const children: ChildProcess[] = ports.map((port, at) => {
     const args = [
@@ -61,15 +61,4 @@ async function untilReady(address: string): Promise<void> {
     if (Date.now() > untilMs) throw new Error(`The member at ${address} is not ready after 10 s.`);
     await new Promise((done) => setTimeout(done, 50));
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done, fail) => {
-    const server = createServer();
-    server.once("error", fail);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => done(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
 }

@@ -4,10 +4,11 @@
  */
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createConnection, createServer } from "node:net";
+import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { freePorts } from "../src/cli/free-ports.ts";
 import { type Server, serve } from "../src/engines/embedded/serve.ts";
 import { ConclaveError, connect } from "../src/index.ts";
 
@@ -37,7 +38,7 @@ test("an unknown scheme names the schemes there are", async () => {
 });
 
 test("a refused port is told with its address, within the time that connect takes", async () => {
-  const port = await freePort();
+  const [port] = (await freePorts(1)) as [number];
   const startedMs = performance.now();
   const error = await errorOf(connect(`conclave://127.0.0.1:${port}`));
   expect(error.code).toBe("CONNECTION_REFUSED");
@@ -198,15 +199,5 @@ async function member(name: string, options: Partial<Parameters<typeof serve>[0]
     listen: "127.0.0.1:0",
     ...(options.member === undefined ? {} : { members: new Map([[options.member, "127.0.0.1:1"]]) }),
     ...options,
-  });
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done) => {
-    const probe = createServer();
-    probe.listen(0, "127.0.0.1", () => {
-      const address = probe.address();
-      probe.close(() => done(typeof address === "object" && address !== null ? address.port : 0));
-    });
   });
 }

@@ -4,8 +4,8 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join, resolve } from "node:path";
+import { freePorts } from "../src/cli/free-ports.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const main = process.env.CONCLAVE_TEST_CLI ?? join(root, "dist/cli/main.js");
@@ -150,19 +150,6 @@ export async function isReady(address: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { readonly port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
-  return ports;
 }
 
 /** Real processes take the time that they take: looks again and again, gives up loudly. */

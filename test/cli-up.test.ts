@@ -5,7 +5,8 @@ import { existsSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { afterEach, beforeAll, expect, test } from "vitest";
-import { build, Cli, conclave, freePorts, isReady, isRunning, killAll, until } from "./cli-kit.ts";
+import { freePorts } from "../src/cli/free-ports.ts";
+import { build, Cli, conclave, isReady, isRunning, killAll, until } from "./cli-kit.ts";
 
 interface Up {
   readonly url: string;

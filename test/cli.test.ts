@@ -6,7 +6,8 @@ import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { build, Cli, conclave, freePorts, isRunning, killAll, ServedCluster, sleep, until } from "./cli-kit.ts";
+import { freePorts } from "../src/cli/free-ports.ts";
+import { build, Cli, conclave, isRunning, killAll, ServedCluster, sleep, until } from "./cli-kit.ts";
 
 let folder: string;
 let cluster: ServedCluster;

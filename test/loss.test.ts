@@ -3,10 +3,10 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePorts } from "../src/cli/free-ports.ts";
 import { type Conclave, connect } from "../src/index.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "conclave-loss-"));
@@ -14,7 +14,7 @@ let server: ChildProcess;
 let conclave: Conclave;
 
 beforeAll(async () => {
-  const port = await freePort();
+  const [port] = (await freePorts(1)) as [number];
   server = spawn(process.execPath, ["dist/cli/main.js", "serve", "--data", folder, "--listen", `127.0.0.1:${port}`], {
     stdio: "ignore",
   });
@@ -71,14 +71,4 @@ test("a lost lock passes on to a waiter with a longer lease, with a higher token
 
 function sleep(durationMs: number): Promise<void> {
   return new Promise((done) => setTimeout(done, durationMs));
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done) => {
-    const probe = createServer();
-    probe.listen(0, "127.0.0.1", () => {
-      const address = probe.address();
-      probe.close(() => done(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
 }

@@ -12,10 +12,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { get } from "node:http";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { freePorts } from "../../src/cli/free-ports.ts";
 import { callUnary, type MemberStatus, memberStatus, paths } from "./etcd-wire.ts";
 
 /** How a cluster is started. */
@@ -204,23 +204,6 @@ async function statusOf(endpoint: string): Promise<MemberStatus | undefined> {
   } catch {
     return undefined; // Not up yet, or in an election: the caller polls.
   }
-}
-
-/** Holds all ports open at once, so that they differ, then lets them go. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve, reject) => {
-        server.once("error", reject);
-        server.listen(0, "127.0.0.1", resolve);
-      });
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 function httpGet(url: string): Promise<string> {
