@@ -13,7 +13,7 @@ import type { Entry } from "../store/entry.ts";
 import type { Revision, Session, SessionId, Store } from "../store/store.ts";
 import { Hold } from "./hold.ts";
 import { decodeMetadata } from "./metadata.ts";
-import { QueuePlace } from "./queue-place.ts";
+import type { JoinOptions, Place, Queue } from "./place-claim.ts";
 
 /** Somebody in the queue of a lock: the first one holds it. */
 export interface Contender {
@@ -27,6 +27,8 @@ export interface Contender {
 
 export interface CampaignOptions {
   readonly store: Store;
+  /** The rule by which turns come. */
+  readonly queue: Queue;
   readonly ttlMs: number;
   /** What the others read. */
   readonly value: string;
@@ -48,7 +50,7 @@ export interface LockTimeout extends ConclaveError {
 
 export interface Granted {
   readonly hold: Hold;
-  readonly place: QueuePlace;
+  readonly place: Place;
 }
 
 /** A campaign that may say no: the contender that holds. */
@@ -62,19 +64,19 @@ const lastWordMs = 1_000;
 
 /** Waits for the turn. @throws LOCK_TIMEOUT, SESSION_LOST, LOCK_LOST, TIMEOUT (no place was given), or the signal's reason */
 export async function campaign(options: CampaignOptions): Promise<Granted> {
-  return within(options, async (scope) => awaitTurn(options, scope, await takePlace(options, scope, QueuePlace.join)));
+  return within(options, async (scope) => awaitTurn(options, scope, await takePlace(options, scope, options.queue.join)));
 }
 
 /** Takes what is free, or tells who holds. Never waits in the queue. */
 export async function campaignAtOnce(options: CampaignOptions): Promise<Granted | Refused> {
   return within(options, async (scope) => {
-    const place = await takePlace(options, scope, QueuePlace.joinIfEmpty);
-    return place instanceof QueuePlace ? awaitTurn(options, scope, place) : { hold: null, holder: contenderOf(place) };
+    const place = await takePlace(options, scope, options.queue.joinIfFree);
+    return "awaitTurn" in place ? awaitTurn(options, scope, place) : { hold: null, holder: contenderOf(place) };
   });
 }
 
 /** The hold, or an error and a place that is given up. */
-async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: QueuePlace): Promise<Granted> {
+async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: Place): Promise<Granted> {
   const { name, store, telemetry, title } = options;
   const letGo = place.session.hold();
   try {
@@ -159,7 +161,7 @@ async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promis
 async function takePlace<P>(
   { store, ttlMs, value }: CampaignOptions,
   { signal, follow, unfollow }: Scope,
-  join: (options: { store: Store; session: Session; value: string; signal: AbortSignal }) => Promise<P>,
+  join: (options: JoinOptions) => Promise<P>,
 ): Promise<P> {
   for (;;) {
     const session = await store.sharedSession({ ttlMs, signal });

@@ -27,7 +27,7 @@ import { insist } from "./insist.ts";
 import { lockDefaults } from "./lock.ts";
 import { decodeMetadata, encodeMetadata } from "./metadata.ts";
 import { checkName, checkTtlMs, type StoreSource } from "./options.ts";
-import { wholeQueue } from "./queue-place.ts";
+import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
 
 export interface ElectionOptions {
   /** How long the leader may be silent before the next one leads. As for a lock. Default 15_000. */
@@ -156,6 +156,7 @@ export class Election {
     const { signal } = options;
     const campaignOptions = {
       store: this.#store,
+      queue: queueOf(exclusiveLine),
       ttlMs: this.ttlMs,
       value: encodeAnnouncement({ value: options.value }),
       name: this.name,

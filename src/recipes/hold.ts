@@ -13,10 +13,10 @@ import type { ConclaveEvent } from "../base/event.ts";
 import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Compare, Revision } from "../store/store.ts";
-import type { QueuePlace } from "./queue-place.ts";
+import type { Place } from "./place-claim.ts";
 
 export interface HoldOptions {
-  readonly place: QueuePlace;
+  readonly place: Place;
   readonly token: Revision;
   /** The user's name for it. */
   readonly name: string;
@@ -43,7 +43,7 @@ export class Hold implements AsyncDisposable {
    * before it, so whoever you write to can refuse what comes from an earlier holder.
    */
   readonly token: Revision;
-  readonly #place: QueuePlace;
+  readonly #place: Place;
   readonly #options: HoldOptions;
   readonly #lossController = new AbortController();
   /** Ends the watch of the key. */

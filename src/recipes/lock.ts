@@ -18,7 +18,7 @@ import { type CampaignOptions, type Contender, campaign, campaignAtOnce, contend
 import type { Hold } from "./hold.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkName, checkTtlMs, checkWaitMs, type StoreSource } from "./options.ts";
-import { wholeQueue } from "./queue-place.ts";
+import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
 
 export interface LockOptions {
   /**
@@ -48,6 +48,7 @@ export interface AcquireOptions {
 /** @since 0.1.0 */
 export const lockDefaults = { ttlMs: 15_000, waitMs: 60_000 } as const;
 
+const lockQueue = queueOf(exclusiveLine);
 /** How long `tryAcquire` waits for the store's answer. */
 const answerMs = 10_000;
 
@@ -147,7 +148,17 @@ export class Lock {
   #campaign({ signal, meta }: AcquireOptions, waitMs: number): CampaignOptions {
     const value = encodeMetadata(meta ?? this.#options.meta, "meta");
     const { telemetry } = this.#options;
-    return { store: this.#store, ttlMs: this.ttlMs, value, name: this.name, title: this.#title(), waitMs, signal, telemetry };
+    return {
+      store: this.#store,
+      queue: lockQueue,
+      ttlMs: this.ttlMs,
+      value,
+      name: this.name,
+      title: this.#title(),
+      waitMs,
+      signal,
+      telemetry,
+    };
   }
 
   #title(): string {

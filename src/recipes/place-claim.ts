@@ -1,0 +1,193 @@
+/**
+ * A key put on the way to a place in a queue: tried until it is answered, and never left behind.
+ *
+ * Intuition: a coat on a chair. Whoever walks away takes it along, even where it is not known whether the coat had been
+ * put there: a put that was sent and not answered may still arrive, so it is looked for again for a whole TTL.
+ *
+ * Keys are `session/number` and never used again, so every act here may be repeated without harm.
+ */
+import { background } from "../base/background.ts";
+import { ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
+import { linkSignal } from "../base/link-signal.ts";
+import type { Platform } from "../base/ports.ts";
+import type { Entry } from "../store/entry.ts";
+import type { CallOptions, Compare, Op, Revision, Session, Store } from "../store/store.ts";
+import { sleep } from "./bell.ts";
+import { insist } from "./insist.ts";
+
+/** What a contender has between joining and leaving, whatever the rule by which turns come. */
+export interface Place {
+  readonly store: Store;
+  readonly session: Session;
+  /** Never used before, never used again. */
+  readonly key: string;
+  readonly createRevision: Revision;
+  /** Holds as long as the place does. Elsewhere than in the queue's own store it needs `caps.crossNamespace`. */
+  guard(): Compare;
+  /**
+   * Waits for the turn and answers with its token. Rejects with the signal's reason; the place is kept then: `leave` it.
+   * @throws LOCK_LOST when somebody deleted the key, SESSION_LOST when the session ended at the last moment.
+   */
+  awaitTurn(signal: AbortSignal): Promise<Revision>;
+  /** True once my key was deleted by anybody; false when the signal aborts first. */
+  whenGone(signal: AbortSignal): Promise<boolean>;
+  /** Gives the place up, and with it the turn. Never rejects; what could not be done at once goes on in the background. */
+  leave(): Promise<void>;
+  /** Leaves, and tells in the same round trip who had the turn and how many stood before. Null: no answer within the time. */
+  leaveAsking(timeoutMs: number): Promise<{ readonly holder: Entry | null; readonly position: number } | null>;
+}
+
+/** A rule by which turns come. */
+export interface Queue {
+  /** Takes a place at the end. One round trip. @throws SESSION_EXPIRED (no place was taken), CLOSED */
+  join(options: JoinOptions): Promise<Place>;
+  /** Takes a place only where the turn comes with it; else tells who is in the way. One round trip. */
+  joinIfFree(options: JoinOptions): Promise<Place | Entry>;
+}
+
+export interface JoinOptions {
+  readonly store: Store;
+  readonly session: Session;
+  /** What the others read about this contender. */
+  readonly value: string;
+  /** Ends the attempt; a key that may have been put is deleted in the background. Rejects with its reason. */
+  readonly signal: AbortSignal;
+}
+
+/** Where the keys of a claim go. */
+export interface ClaimKeys {
+  /** The key of the place begins with this. */
+  readonly prefix: string;
+  /** A second key beside it, put and deleted with it, begins with this. */
+  readonly marker?: string;
+}
+
+/** What `forget` needs to know. */
+interface Claimed {
+  readonly store: Store;
+  readonly session: Session;
+  readonly keys: readonly string[];
+}
+
+/** How often an unanswered put is looked for after it was given up, a third of the TTL apart: over one whole TTL. */
+const looksForUnanswered = 4;
+/** The shortest and the longest time that a store is given to answer. */
+const answerMsMin = 1_000;
+const answerMsMax = 10_000;
+
+/** An attempt to put a key, possibly in several tries, of which some may stay unanswered. */
+export class Claim {
+  readonly store: Store;
+  readonly session: Session;
+  readonly key: string;
+  /** The key and its marker. */
+  readonly keys: readonly string[];
+  /** A try was sent and not answered: it may have happened, or happen yet. */
+  inDoubt = false;
+  readonly #options: JoinOptions;
+
+  constructor(options: JoinOptions, { prefix, marker }: ClaimKeys) {
+    this.#options = options;
+    this.store = options.store;
+    this.session = options.session;
+    const id = `${options.session.id}/${nextClaimNumber(options.store.platform)}`;
+    this.key = prefix + id;
+    this.keys = marker === undefined ? [this.key] : [this.key, marker + id];
+  }
+
+  putOps(): Op[] {
+    const { value } = this.#options;
+    return this.keys.map((key) => ({ kind: "put", key, value: key === this.key ? value : "", session: this.session.id }));
+  }
+
+  /** Tries until answered; leaves nothing behind when it gives up. */
+  async make<T>(attempt: () => Promise<T>): Promise<T> {
+    const { signal } = this.#options;
+    const tryOnce = async (): Promise<T> => {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (signal.aborted || !(error instanceof ConclaveError) || !error.definite) this.inDoubt = true;
+        throw error;
+      }
+    };
+    try {
+      return await insist(tryOnce, { platform: this.store.platform, signal });
+    } catch (error) {
+      this.forgetUnanswered();
+      throw error;
+    }
+  }
+
+  forgetUnanswered(): void {
+    if (this.inDoubt) background(forget(this, { inDoubt: true }), "leaving a queue");
+  }
+}
+
+/** Soon asked again: while an answer is missing, a key that was put may stand first and block all others. */
+export function callOptions({ ttlMs }: Session, signal: AbortSignal): CallOptions {
+  return { signal, timeoutMs: Math.min(answerMsMax, Math.max(answerMsMin, ttlMs / 3)) };
+}
+
+/** One try. */
+export async function deleteKeys({ store, session, keys }: Claimed, signal: AbortSignal): Promise<void> {
+  await store.txn({ then: deleteOps(keys) }, callOptions(session, signal));
+}
+
+export function deleteOps(keys: readonly string[]): Op[] {
+  return keys.map((key) => ({ kind: "delete", range: { key } }));
+}
+
+/** Deletes the keys: at once where the store answers, else in the background until they or the session are gone. */
+export async function leaveQueue(claimed: Claimed, { inDoubt }: { readonly inDoubt: boolean }): Promise<void> {
+  const lost = linkSignal(claimed.session.lost);
+  try {
+    await deleteKeys(claimed, lost.signal);
+    if (!inDoubt) return;
+  } catch {
+    // Whatever went wrong: `forget` knows which failures may be retried, and reports the others.
+  } finally {
+    lost.unlink();
+  }
+  background(forget(claimed, { inDoubt }), "leaving a queue");
+}
+
+/**
+ * Deletes the keys until they are known to be gone, or the session has ended, and its keys with it.
+ * A put in doubt may still be on its way and arrive after the deletion: it is looked for again, for a whole TTL.
+ */
+export async function forget(claimed: Claimed, { inDoubt }: { readonly inDoubt: boolean }): Promise<void> {
+  const { platform } = claimed.store;
+  const lost = linkSignal(claimed.session.lost);
+  const { signal } = lost;
+  try {
+    for (let looks = 1; ; looks++) {
+      await insist(() => deleteKeys(claimed, signal), { platform, signal, ref: false });
+      if (!inDoubt || looks === looksForUnanswered) return;
+      await sleep({ platform, timeoutMs: claimed.session.ttlMs / 3, signal, ref: false });
+    }
+  } catch (error) {
+    if (!signal.aborted && !hasCode(error, "CLOSED") && !hasCode(error, "SESSION_EXPIRED")) throw error;
+  } finally {
+    lost.unlink();
+  }
+}
+
+export function placeGone(store: Store): ConclaveError {
+  return conclaveError(
+    "LOCK_LOST",
+    `The place in the queue "${store.namespace}" was deleted: by an operator, or with its session.`,
+  );
+}
+
+const claimNumbers = new WeakMap<Platform, number>();
+
+/**
+ * One count per process, since all its tasks share a session: two of them must not share a key.
+ * It starts at a drawn number, so that a second copy of the package in the process does not count the same.
+ */
+function nextClaimNumber(platform: Platform): number {
+  const number = (claimNumbers.get(platform) ?? platform.randomUint32() * 1_024) + 1;
+  claimNumbers.set(platform, number);
+  return number;
+}
