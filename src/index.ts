@@ -4,6 +4,7 @@
 import { conclaveError } from "./base/errors.ts";
 import type { ConclaveEvent } from "./base/event.ts";
 import type { Telemetry } from "./base/ports.ts";
+import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { createElection, type Election, type ElectionOptions } from "./recipes/election.ts";
@@ -15,6 +16,7 @@ import type { Engine } from "./store/store.ts";
 export type { ErrorCode } from "./base/error-table.ts";
 export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
 export type { ConclaveEvent } from "./base/event.ts";
+export type { ProtocolName } from "./base/protocol-name.ts";
 export { Election, Term } from "./recipes/election.ts";
 export { Hold } from "./recipes/hold.ts";
 export { KeyValue } from "./recipes/key-value.ts";
@@ -48,6 +50,11 @@ export type {
 export interface ConnectOptions {
   /** See `connect`. */
   readonly url: string;
+  /**
+   * How the members agree. `memory:` and `file:` start with it, for good: a directory keeps its protocol. For `conclave://`
+   * it is what the cluster must run. Default: that of the directory or cluster; "raft" where there is none yet.
+   */
+  readonly protocol?: ProtocolName;
   /** Refuse to talk to any other cluster. Only for `conclave://`. Default: whichever answers. */
   readonly cluster?: string;
   /** Shown to the members; what it means is theirs to say. Only for `conclave://`. Default: none. */
@@ -77,8 +84,8 @@ export interface ConnectOptions {
  * await conclave.close();
  * ```
  * @throws UNKNOWN_SCHEME, INVALID_OPTION (nothing was opened)
- * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
- * @throws CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, UNAUTHORIZED (no member could be reached)
+ * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+ * @throws CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, OTHER_PROTOCOL, UNAUTHORIZED (no member could be reached)
  * @since 0.1.0
  */
 export async function connect(where: string | ConnectOptions): Promise<Conclave> {
@@ -130,15 +137,16 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
   if (typeof url !== "string") throw conclaveError("INVALID_OPTION", "`url` must be a string.");
   const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
   const observed = telemetry === undefined ? {} : { telemetry };
+  const agreement = options.protocol === undefined ? {} : { protocol: checkProtocolName(options.protocol, "`protocol`") };
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(url)?.[1]?.toLowerCase();
   const rest = url.slice((scheme?.length ?? 0) + 1);
   switch (scheme) {
     case "memory":
       if (rest !== "") throw conclaveError("INVALID_OPTION", `"${url}": memory: takes nothing after it.`);
-      return openInProcess({ directory: undefined, ...observed });
+      return openInProcess({ directory: undefined, ...agreement, ...observed });
     case "file":
       if (rest === "") throw conclaveError("INVALID_OPTION", `"${url}" names no directory.`);
-      return openInProcess({ directory: directoryOf(rest), ...observed });
+      return openInProcess({ directory: directoryOf(rest), ...agreement, ...observed });
     case "conclave":
       return connectCluster({ ...options, ...observed });
     default:

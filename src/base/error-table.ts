@@ -37,11 +37,15 @@ export const errorTable = {
   // The world's answer is no, for certain.
   DIRECTORY_IN_USE: conflict("Stop the owner, or let it serve the directory to you by that line."),
   DIRECTORY_FOREIGN: conflict("Use the directory of this member; a new member starts from an empty one."),
+  DIRECTORY_OTHER_PROTOCOL: conflict(
+    "Start it with the protocol that the message names; a new protocol starts from empty directories.",
+  ),
   DIRECTORY_NEWER: conflict("Run the version that wrote it, or a newer one."),
   ADDRESS_IN_USE: conflict("Choose another address or port, or stop what listens there."),
   WRONG_CLUSTER: conflict("Check the address and the cluster name."),
   WRONG_MEMBER: conflict("Check that each address leads to the member that the configuration names."),
   WRONG_PROTOCOL: conflict("Upgrade the older side: their protocol ranges do not meet."),
+  OTHER_PROTOCOL: conflict("All members of a cluster agree by one protocol: start this one with theirs."),
   UNAUTHORIZED: conflict("Ask for a credential that may use this key range."),
   LOCK_TIMEOUT: conflict("Wait longer, or look at the holder that the message names."),
   NOT_HOLDER: conflict("The hold had ended before the call."),

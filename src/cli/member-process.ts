@@ -11,6 +11,8 @@ export interface MemberProcessOptions {
   readonly directory: string;
   readonly address: string;
   readonly members: ReadonlyMap<string, string>;
+  /** Undefined: that of the directory. */
+  readonly protocol: string | undefined;
   /** A line of its log; undefined where it is no record. */
   readonly onLine: (line: string, record: LogRecord | undefined) => void;
   /** Its exit code, 128+n for a signal. */
@@ -31,9 +33,10 @@ export class MemberProcess {
   readonly #child: ChildProcess;
 
   constructor(options: MemberProcessOptions) {
-    const { member, cluster, directory, address, members, onLine, onEnd } = options;
+    const { member, cluster, directory, address, members, protocol, onLine, onEnd } = options;
     const list = [...members].map(([name, at]) => `${name}=${at}`).join(",");
     const names = ["--member", member, "--cluster", cluster, "--members", list];
+    if (protocol !== undefined) names.push("--protocol", protocol);
     // A group of its own: a terminal's Ctrl-C goes to us alone, and we say how it ends. Its input is a leash: it ends with
     // us, however we end, and the member with it.
     this.#child = spawn(

@@ -4,6 +4,7 @@
 import { type Command, Option } from "commander";
 import { onBackgroundFailure } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
+import { checkProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
 import { identityOf } from "../engines/embedded/directory-identity.ts";
 import { type Server, serve, serveDefaults } from "../engines/embedded/serve.ts";
 import { exitCodes } from "./exit-codes.ts";
@@ -19,6 +20,7 @@ interface ServeFlags {
   readonly cluster?: string;
   readonly listen?: string;
   readonly members?: ReadonlyMap<string, string>;
+  readonly protocol?: ProtocolName;
   readonly logLevel: LogLevel;
   readonly untilInputEnds: boolean;
 }
@@ -41,6 +43,11 @@ export function addServeCommand(program: Command): void {
       "--members <list>",
       "every member, this one included: a=host:port,b=host:port,... (default: this one alone)",
       parseMembers,
+    )
+    .option(
+      "--protocol <name>",
+      `how the members agree: ${protocolNames.join(", ")} (default: that of the directory, ${protocolDefault} for an empty one)`,
+      parseProtocol,
     )
     .option("--log-level <level>", `least important log records to print: ${logLevels.join(", ")}`, parseLevel, "info")
     // For `conclave up`: members must not outlive it.
@@ -83,6 +90,7 @@ async function runServe(flags: ServeFlags): Promise<void> {
     cluster,
     listen,
     ...(flags.members === undefined ? {} : { members: flags.members }),
+    ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
     onEvent: log.event,
     onHalt: (why, error) => {
       log.halted(why, error);
@@ -140,6 +148,11 @@ export function parseMembers(text: string): ReadonlyMap<string, string> {
     members.set(name, address);
   }
   return members;
+}
+
+/** @throws INVALID_OPTION */
+export function parseProtocol(text: string): ProtocolName {
+  return checkProtocolName(text, "--protocol");
 }
 
 function parseLevel(text: string): LogLevel {

@@ -8,17 +8,20 @@ import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import type { Command } from "commander";
 import { conclaveError } from "../base/errors.ts";
+import { type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { Exit } from "./fail.ts";
 import { freePorts, portsFrom, takenPorts } from "./free-ports.ts";
 import { type LogRecord, MemberProcess } from "./member-process.ts";
 import { oneLine, printJson, printLine, remark, style } from "./print.ts";
+import { parseProtocol } from "./serve-command.ts";
 import { addOutputFlags } from "./store-flags.ts";
 
 interface UpFlags {
   readonly members: number;
   readonly data?: string;
   readonly port?: number;
+  readonly protocol?: ProtocolName;
   readonly json: boolean;
   readonly verbose: boolean;
 }
@@ -38,6 +41,11 @@ export function addUpCommand(program: Command): void {
       "--port <port>",
       `the first port, the others follow (default: ${defaultPort}, or free ones where it is taken)`,
       parsePort,
+    )
+    .option(
+      "--protocol <name>",
+      `how the members agree: ${protocolNames.join(", ")} (default: that of the data, ${protocolDefault} where there is none)`,
+      parseProtocol,
     );
   addOutputFlags(command)
     .addHelpText(
@@ -46,6 +54,7 @@ export function addUpCommand(program: Command): void {
 Examples:
   conclave up
   conclave up --members 5 --data ./cluster
+  conclave up --protocol paxos
   kill -9 PID        of a member that it prints: the others go on
 
 A member that ends is started again after a second. Ctrl-C closes all of them
@@ -123,6 +132,7 @@ class Cluster {
       directory,
       address,
       members: new Map(this.#places.map((each) => [each.member, each.address])),
+      protocol: this.#flags.protocol,
       onLine: (line, record) => this.#onLine(place, line, record),
       onEnd: (exitCode, how) => this.#onEnd(place, exitCode, how),
     });

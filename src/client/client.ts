@@ -47,7 +47,7 @@ export interface Connected {
 }
 
 export class Client implements Engine {
-  readonly caps: Caps;
+  #caps: Caps;
   readonly #options: ClientOptions;
   readonly #limits: ClientLimits;
   readonly #platform: Platform;
@@ -65,7 +65,7 @@ export class Client implements Engine {
   constructor(options: ClientOptions) {
     this.#limits = checkClientOptions(options);
     this.#options = options;
-    this.caps = options.caps;
+    this.#caps = options.caps;
     const { platform, transport, addresses, telemetry } = options;
     this.#platform = platform;
     this.#processHold = new ProcessHold(platform);
@@ -104,6 +104,15 @@ export class Client implements Engine {
       caller: this.#caller,
       onAsked,
     });
+  }
+
+  get caps(): Caps {
+    return this.#caps;
+  }
+
+  /** What the first answer of a member taught about the engine behind. Before the first store is made. */
+  promises(caps: Caps): void {
+    this.#caps = caps;
   }
 
   /** @throws INVALID_OPTION */

@@ -5,21 +5,26 @@
  * empty one is a new member, and another's is refused. `incarnation` is drawn once, when the directory is formatted; every
  * record carries it, so nothing of an earlier life of the directory can be read as part of this one.
  *
- *   "CONCLAVE" | version u16 (u8, u8) | formatted u8 | incarnation u32 | group u32 | member | cluster | checksum u32
+ *   "CONCLAVE" | version u16 (u8, u8) | formatted u8 | incarnation u32 | group u32 | member | cluster | protocol | checksum u32
  *
  * The first ten bytes and the checksum at the end keep their place in every version. `formatted` is set once the first
  * segment is durable: from then on a directory without segments has lost them, and is not new.
+ * `protocol` is left out for raft, as it was before there was a choice (version 1). With any other the version is 2, so
+ * that a program that knows no other refuses the directory instead of reading it as its own.
  */
 import { ByteReader, ByteWriter } from "../base/byte-codec.ts";
 import { utf8Decode, utf8Encode } from "../base/bytes.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { Checksum, Disk } from "../base/ports.ts";
+import { protocolDefault } from "../base/protocol-name.ts";
 import { formatVersion } from "./record.ts";
 
 export interface Identity {
   readonly member: string;
   readonly cluster: string;
   readonly group: number;
+  /** How its owner agrees with the other members; its log means nothing to another protocol. */
+  readonly protocol: string;
   readonly incarnation: number;
   readonly formatted: boolean;
 }
@@ -27,6 +32,8 @@ export interface Identity {
 export const identityFile = "identity";
 const temporaryFile = "identity.tmp";
 const magic = "CONCLAVE";
+/** The version that names its protocol. */
+const identityVersion = 2;
 
 /** Durable once resolved; atomic. */
 export async function writeIdentity(disk: Disk, identity: Identity, checksum: Checksum): Promise<void> {
@@ -58,13 +65,20 @@ export async function readIdentity(disk: Disk, checksum: Checksum): Promise<Iden
   }
 }
 
-/** Refuses a directory that belongs to somebody else. */
-export function checkIdentity(found: Identity, wanted: Pick<Identity, "member" | "cluster" | "group">): void {
-  if (found.member === wanted.member && found.cluster === wanted.cluster && found.group === wanted.group) return;
-  throw conclaveError(
-    "DIRECTORY_FOREIGN",
-    `The data directory belongs to ${describe(found)} and cannot be opened as ${describe(wanted)}.`,
-  );
+/** Refuses a directory that belongs to somebody else. @throws DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL */
+export function checkIdentity(found: Identity, wanted: Pick<Identity, "member" | "cluster" | "group" | "protocol">): void {
+  if (found.member !== wanted.member || found.cluster !== wanted.cluster || found.group !== wanted.group) {
+    throw conclaveError(
+      "DIRECTORY_FOREIGN",
+      `The data directory belongs to ${describe(found)} and cannot be opened as ${describe(wanted)}.`,
+    );
+  }
+  if (found.protocol !== wanted.protocol) {
+    throw conclaveError(
+      "DIRECTORY_OTHER_PROTOCOL",
+      `The data directory of ${describe(found)} was written by ${found.protocol} and cannot be opened with ${wanted.protocol}.`,
+    );
+  }
 }
 
 function describe({ member, cluster, group }: Pick<Identity, "member" | "cluster" | "group">): string {
@@ -74,13 +88,15 @@ function describe({ member, cluster, group }: Pick<Identity, "member" | "cluster
 function encodeIdentity(identity: Identity, checksum: Checksum): Uint8Array {
   const writer = new ByteWriter();
   writer.raw(utf8Encode(magic));
-  writer.u8(formatVersion & 0xff);
-  writer.u8(formatVersion >>> 8);
+  const version = identity.protocol === protocolDefault ? formatVersion : identityVersion;
+  writer.u8(version & 0xff);
+  writer.u8(version >>> 8);
   writer.u8(identity.formatted ? 1 : 0);
   writer.u32(identity.incarnation);
   writer.u32(identity.group);
   writer.utf8(identity.member);
   writer.utf8(identity.cluster);
+  if (version === identityVersion) writer.utf8(identity.protocol);
   writer.u32(checksum(writer.view()));
   return writer.finish();
 }
@@ -94,13 +110,14 @@ function decodeIdentity(bytes: Uint8Array, checksum: Checksum): Identity {
   if (!whole) throw conclaveError("LOG_CORRUPT", `The file "${identityFile}" is damaged at offset 0.`);
   const reader = new ByteReader(bytes, magic.length, bodyBytes);
   const version = reader.u8() + reader.u8() * 256;
-  if (version > formatVersion) throw newerFormat(identityFile, version);
+  if (version > identityVersion) throw newerFormat(identityFile, version);
   return {
     formatted: reader.u8() === 1,
     incarnation: reader.u32(),
     group: reader.u32(),
     member: reader.utf8(),
     cluster: reader.utf8(),
+    protocol: version === identityVersion ? reader.utf8() : protocolDefault,
   };
 }
 

@@ -22,6 +22,8 @@ export interface LogOptions {
   readonly cluster: string;
   /** Which of the process's groups; unsigned 32 bits. Default 0. */
   readonly group?: number;
+  /** Whose records these are: a directory of one protocol is not opened by another. Default "raft". */
+  readonly protocol?: string;
   /** A random unsigned 32-bit number; asked once, when an empty directory is formatted. */
   readonly incarnation: () => number;
   /** CRC-32. A host may hand in a native one; see `base/crc32.ts`. */

@@ -435,6 +435,28 @@ test("another member's directory is refused by name", async () => {
   expect(hasCode(await failure(open(world, { group: 4 })), "DIRECTORY_FOREIGN")).toBe(true);
 });
 
+test("a directory keeps its protocol: another is refused by name, and none stands for raft", async () => {
+  const world = makeWorld();
+  await open(world);
+  world.kill();
+  // Byte for byte what it was before there was a choice.
+  const plain = world.disk.peek("identity") as Uint8Array;
+  expect(plain[8]).toBe(1);
+  await open(world, { protocol: "raft" });
+  world.kill();
+  const error = await failure(open(world, { protocol: "paxos" }));
+  expect(hasCode(error, "DIRECTORY_OTHER_PROTOCOL")).toBe(true);
+  expect(String(error)).toMatch(/written by raft .* with paxos/);
+
+  const other = makeWorld();
+  await open(other, { protocol: "paxos", slots: "sparse" });
+  other.kill();
+  // A version that knows only raft must refuse it as newer than itself.
+  expect((other.disk.peek("identity") as Uint8Array)[8]).toBe(2);
+  expect(hasCode(await failure(open(other)), "DIRECTORY_OTHER_PROTOCOL")).toBe(true);
+  await open(other, { protocol: "paxos", slots: "sparse" });
+});
+
 test("a newer format is refused, a damaged or missing identity is corruption", async () => {
   const world = makeWorld();
   await open(world);

@@ -116,7 +116,7 @@ export class Log {
 
   /**
    * Formats an empty directory, or recovers one. Everything in `recovered` is durable.
-   * @throws DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+   * @throws DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
    */
   static async open(options: LogOptions): Promise<{ readonly log: Log; readonly recovered: Recovered }> {
     const limits = { ...logDefaults, ...options.limits };

@@ -2,6 +2,7 @@
  * The door of a data directory: whose is it, and is it new?
  */
 import { conclaveError } from "../base/errors.ts";
+import { protocolDefault } from "../base/protocol-name.ts";
 import { checkIdentity, confirmName, type Identity, identityFile, readIdentity, writeIdentity } from "./identity.ts";
 import type { LogOptions } from "./log-options.ts";
 import { segmentSequence } from "./recovery.ts";
@@ -9,11 +10,11 @@ import { snapshotIndex } from "./snapshot-file.ts";
 
 /**
  * The identity that is there, or a new one for an empty directory.
- * @throws DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT
+ * @throws DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT
  */
 export async function openIdentity(options: LogOptions, names: readonly string[]): Promise<Identity> {
   const { disk, member, cluster, checksum } = options;
-  const wanted = { member, cluster, group: options.group ?? 0 };
+  const wanted = { member, cluster, group: options.group ?? 0, protocol: options.protocol ?? protocolDefault };
   if (names.includes(identityFile)) {
     const found = await readIdentity(disk, checksum);
     checkIdentity(found, wanted);

@@ -4,12 +4,12 @@
  */
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Checksum, Connection, ConnectionHandler, Disk, Platform, Telemetry, Transport } from "../base/ports.ts";
-import type { Configuration, Core, Lane, MemberId } from "../consensus/core.ts";
-import type { RaftMessage } from "../consensus/raft/messages.ts";
+import type { Configuration, Lane, MemberId } from "../consensus/core.ts";
 import { Log, type LogLimits } from "../log/log.ts";
 import { embeddedLimits, type Limits } from "../store/caps.ts";
 import { Machine } from "../store/machine.ts";
 import { Peers } from "./peers.ts";
+import type { Protocol } from "./protocol.ts";
 import { Reception, type ReceptionOptions } from "./reception.ts";
 import { loadMachine, Replica, type ReplicaLimits } from "./replica.ts";
 
@@ -18,7 +18,7 @@ export interface MemberOptions {
   readonly disk: Disk;
   readonly checksum: Checksum;
   readonly transport: Transport;
-  readonly makeCore: () => Core<RaftMessage>;
+  readonly protocol: Protocol;
   readonly member: MemberId;
   readonly cluster: string;
   readonly groupId?: number;
@@ -57,10 +57,10 @@ export class Member {
 
   /**
    * Recovers the log, rebuilds the machine and begins to take part.
-   * @throws DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+   * @throws DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
    */
   static async open(options: MemberOptions): Promise<Member> {
-    const { platform, member, cluster, addresses, telemetry } = options;
+    const { platform, protocol, member, cluster, addresses, telemetry } = options;
     const groupId = options.groupId ?? 0;
     const limits = options.limits ?? embeddedLimits;
     const { log, recovered } = await Log.open({
@@ -68,6 +68,8 @@ export class Member {
       member,
       cluster,
       group: groupId,
+      protocol: protocol.name,
+      slots: protocol.slots,
       incarnation: () => platform.randomUint32(),
       checksum: options.checksum,
       now: () => platform.now(),
@@ -83,7 +85,7 @@ export class Member {
       const shared = { platform, member, cluster, groupId, addresses, ...(telemetry === undefined ? {} : { telemetry }) };
       const replica = new Replica({
         ...shared,
-        core: options.makeCore(),
+        protocol,
         log,
         recovered,
         machine,
@@ -96,7 +98,13 @@ export class Member {
       if (options.post === undefined) {
         const { transport, credential } = options;
         const onLink = (peer: MemberId, up: boolean): void => replica.linkChanged(peer, up);
-        peers = new Peers({ ...shared, transport, onLink, ...(credential === undefined ? {} : { credential }) });
+        peers = new Peers({
+          ...shared,
+          protocol: protocol.name,
+          transport,
+          onLink,
+          ...(credential === undefined ? {} : { credential }),
+        });
       }
       const reception = new Reception({
         platform,

@@ -9,6 +9,7 @@ import { ByteWriter } from "../base/byte-codec.ts";
 import { emptyBytes } from "../base/bytes.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Connection, Platform, Telemetry, Timer, Transport } from "../base/ports.ts";
+import type { ProtocolName } from "../base/protocol-name.ts";
 import type { Lane, MemberId } from "../consensus/core.ts";
 import { messageTypes, readMessages } from "../wire/envelope.ts";
 import { protocolMax, protocolMin, readRefuse, writeHello } from "../wire/hello.ts";
@@ -19,6 +20,7 @@ export interface PeersOptions {
   readonly member: MemberId;
   readonly cluster: string;
   readonly groupId: number;
+  readonly protocol: ProtocolName;
   readonly credential?: Uint8Array;
   /** Without this member. */
   readonly addresses: ReadonlyMap<MemberId, string>;
@@ -79,7 +81,7 @@ export class Peers {
 
   #dial(peer: Peer): void {
     if (this.#closed) return;
-    const { member, cluster, groupId, credential, platform } = this.#options;
+    const { member, cluster, groupId, protocol, credential, platform } = this.#options;
     peer.connection = this.#options.transport.dial(peer.address, {
       onOpen: (connection) => {
         this.#writer.reset();
@@ -91,6 +93,7 @@ export class Peers {
           member,
           to: peer.member,
           groupId,
+          agreement: protocol,
           credential: credential ?? emptyBytes,
         });
         connection.send(this.#writer.finish());

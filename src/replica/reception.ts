@@ -8,6 +8,7 @@ import { ByteWriter } from "../base/byte-codec.ts";
 import { hasCode } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Connection, ConnectionHandler, Platform, Telemetry, Timer } from "../base/ports.ts";
+import { protocolDefault } from "../base/protocol-name.ts";
 import { checkHello, chooseProtocol, type Hello, type Refuse, readHello, writeRefuse, writeWelcome } from "../wire/hello.ts";
 import { Door, type DoorOptions } from "./door.ts";
 import type { Replica } from "./replica.ts";
@@ -104,6 +105,12 @@ export class Reception {
 
   #checkPeer(hello: Hello, connection: Connection): Refuse | undefined {
     const { replica, authenticate } = this.#options;
+    // A peer that names none is older than the choice.
+    const agreement = hello.agreement ?? protocolDefault;
+    if (agreement !== replica.protocol) {
+      const message = `Member "${replica.member}" agrees by ${replica.protocol}; "${hello.member}" came with ${agreement}.`;
+      return { code: "OTHER_PROTOCOL", message };
+    }
     if (!replica.addresses.has(hello.member)) {
       return { code: "WRONG_MEMBER", message: `"${hello.member}" is no member of cluster "${replica.cluster}".` };
     }

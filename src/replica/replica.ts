@@ -21,16 +21,16 @@ import type { ErrorCode } from "../base/error-table.ts";
 import { ConclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
+import type { ProtocolName } from "../base/protocol-name.ts";
 import type { Configuration, Core, Index, Input, LogEntry, MemberId, Output, Recovered, Term } from "../consensus/core.ts";
-import type { RaftMessage } from "../consensus/raft/messages.ts";
 import type { Log } from "../log/log.ts";
 import { BatchWriter } from "../store/batch-writer.ts";
 import { encodeCommand } from "../store/command.ts";
 import { Machine, type MachineOptions } from "../store/machine.ts";
 import type { Outcome } from "../store/outcome.ts";
 import type { MemberStatus } from "../wire/member-status.ts";
-import { decodeRaftMessage, encodeRaftMessage } from "../wire/raft-messages.ts";
 import { Outbox } from "./outbox.ts";
+import type { Protocol } from "./protocol.ts";
 import type { AnswerSink, Refusal, ReplicaService } from "./service.ts";
 import { SessionKeeper } from "./session-keeper.ts";
 import { Waiters, WaitingBatch } from "./waiters.ts";
@@ -52,7 +52,8 @@ export const replicaDefaults: ReplicaLimits = {
 
 export interface ReplicaParts {
   readonly platform: Platform;
-  readonly core: Core<RaftMessage>;
+  /** How the members agree. The replica makes its core from it. */
+  readonly protocol: Protocol;
   readonly log: Log;
   readonly recovered: Recovered;
   readonly machine: Machine;
@@ -78,7 +79,8 @@ export class Replica implements ReplicaService {
   readonly addresses: ReadonlyMap<MemberId, string>;
   readonly #parts: ReplicaParts;
   readonly #platform: Platform;
-  readonly #core: Core<RaftMessage>;
+  readonly #protocol: Protocol;
+  readonly #core: Core<unknown>;
   readonly #log: Log;
   readonly #limits: ReplicaLimits;
   readonly #outbox: Outbox;
@@ -88,7 +90,7 @@ export class Replica implements ReplicaService {
   readonly #machineListeners = new Set<(machine: Machine) => void>();
   #machine: Machine;
 
-  #inputs: Input<RaftMessage>[] = [];
+  #inputs: Input<unknown>[] = [];
   #stepping = false;
   #timer: Timer | undefined;
   #timerAtMs = Number.NaN;
@@ -122,7 +124,8 @@ export class Replica implements ReplicaService {
     this.groupId = parts.groupId;
     this.addresses = parts.addresses;
     this.#platform = parts.platform;
-    this.#core = parts.core;
+    this.#protocol = parts.protocol;
+    this.#core = parts.protocol.makeCore();
     this.#log = parts.log;
     this.#machine = parts.machine;
     this.#limits = { ...replicaDefaults, ...parts.limits };
@@ -164,6 +167,10 @@ export class Replica implements ReplicaService {
     });
   }
 
+  get protocol(): ProtocolName {
+    return this.#protocol.name;
+  }
+
   get machine(): Machine {
     return this.#machine;
   }
@@ -189,6 +196,7 @@ export class Replica implements ReplicaService {
     return {
       member: this.member,
       cluster: this.cluster,
+      protocol: this.protocol,
       role: this.#halted === undefined ? probe.role : "halted",
       term: probe.term,
       leader: probe.leader,
@@ -343,7 +351,7 @@ export class Replica implements ReplicaService {
 
   /** A letter came. @throws PROTOCOL when it is none: the connection is closed, the member goes on. */
   receive(from: MemberId, frame: Uint8Array): void {
-    const message = decodeRaftMessage(frame);
+    const message = this.#protocol.decode(frame);
     this.#feed({ kind: "message", nowMs: this.#platform.now(), from, message });
   }
 
@@ -353,14 +361,14 @@ export class Replica implements ReplicaService {
 
   // ------------------------------------------------------------------------------------------------ the loop
 
-  #feed(input: Input<RaftMessage>): void {
+  #feed(input: Input<unknown>): void {
     if (this.#closed || this.#halted !== undefined) return;
     this.#inputs.push(input);
     if (this.#stepping) return;
     this.#stepping = true;
     this.#guarded(() => {
       for (let at = 0; at < this.#inputs.length && this.#halted === undefined; at++) {
-        this.#route(this.#core.step(this.#inputs[at] as Input<RaftMessage>));
+        this.#route(this.#core.step(this.#inputs[at] as Input<unknown>));
       }
     });
     this.#inputs = [];
@@ -376,7 +384,7 @@ export class Replica implements ReplicaService {
     }
   }
 
-  #route(outputs: readonly Output<RaftMessage>[]): void {
+  #route(outputs: readonly Output<unknown>[]): void {
     for (const output of outputs) {
       switch (output.kind) {
         case "persist":
@@ -384,7 +392,7 @@ export class Replica implements ReplicaService {
           break;
         case "send":
           this.#writer.reset();
-          encodeRaftMessage(this.#writer, output.message);
+          this.#protocol.encode(this.#writer, output.message);
           this.#outbox.put({ to: output.to, after: output.after, lane: output.lane, frame: this.#writer.finish() });
           break;
         case "deliver":
@@ -439,7 +447,7 @@ export class Replica implements ReplicaService {
     });
   }
 
-  #onRole(output: Extract<Output<RaftMessage>, { kind: "role" }>): void {
+  #onRole(output: Extract<Output<unknown>, { kind: "role" }>): void {
     const wasLeader = this.#role.role === "leader";
     const changed = this.#role.leader !== output.leader || this.#role.term !== output.term;
     this.#role = { role: output.role, term: output.term, leader: output.leader };
@@ -553,7 +561,7 @@ export class Replica implements ReplicaService {
     }
   }
 
-  async #readSnapshot(ask: Extract<Output<RaftMessage>, { kind: "read-snapshot" }>): Promise<void> {
+  async #readSnapshot(ask: Extract<Output<unknown>, { kind: "read-snapshot" }>): Promise<void> {
     const part = await this.#log.readSnapshot(ask.offset, ask.lengthBytes);
     const newest = this.#log.snapshot;
     assert(part !== undefined && newest !== undefined, "what the kept log no longer reaches is in a snapshot");
@@ -577,13 +585,13 @@ export class Replica implements ReplicaService {
     });
   }
 
-  #receiveSnapshot(piece: Extract<Output<RaftMessage>, { kind: "install-snapshot" }>): void {
+  #receiveSnapshot(piece: Extract<Output<unknown>, { kind: "install-snapshot" }>): void {
     // One after another: the pieces of a file come in order.
     this.#installing = this.#installing.then(() => this.#receivePiece(piece));
     background(this.#installing, "install-snapshot");
   }
 
-  async #receivePiece(piece: Extract<Output<RaftMessage>, { kind: "install-snapshot" }>): Promise<void> {
+  async #receivePiece(piece: Extract<Output<unknown>, { kind: "install-snapshot" }>): Promise<void> {
     if (this.#closed || this.#halted !== undefined) return;
     try {
       const received = await this.#log.receiveSnapshot(piece);

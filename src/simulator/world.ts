@@ -14,6 +14,7 @@ import type { RaftMessage } from "../consensus/raft/messages.ts";
 import type { RaftOptions } from "../consensus/raft/options.ts";
 import { Raft } from "../consensus/raft/raft.ts";
 import { Member } from "../replica/member.ts";
+import { raftProtocol } from "../replica/raft-protocol.ts";
 import { type Caps, embeddedLimits } from "../store/caps.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
@@ -228,7 +229,7 @@ export class World implements FaultTarget {
       disk: new PausingDisk(node.disk, process),
       checksum: crc32,
       transport: this.#network.transportOf(process),
-      makeCore: () => this.#makeCore(name),
+      protocol: { ...raftProtocol(), makeCore: () => this.#makeCore(name) },
       member: name,
       cluster,
       addresses: this.#addresses,

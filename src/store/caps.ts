@@ -2,9 +2,14 @@
  * What an engine can honestly hold. One table, printed by `conclave doctor` and the docs and read by the contract suite,
  * which skips by it and tests what it claims. A recipe that needs more refuses, in words.
  */
+import type { ProtocolName } from "../base/protocol-name.ts";
+
+/** What one engine promises. */
 export interface Caps {
   /** The engine in one word or two, for messages. */
   readonly engine: string;
+  /** How the members agree. Undefined: the engine is another system's server, and that is its own affair. */
+  readonly protocol?: ProtocolName;
   /** Whether a read sees every write that was answered before it began. */
   readonly linearizable: "always" | "until-failover" | "per-partition";
   /** What an answered write survives. */

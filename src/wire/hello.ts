@@ -36,6 +36,8 @@ export interface Hello {
   /** The member that the sender means to reach. Undefined: whoever listens. */
   readonly to: string | undefined;
   readonly groupId: number;
+  /** By which protocol the sender agrees with its peers. Undefined: a client, or a peer from before there was a choice. */
+  readonly agreement?: string;
   /** Opaque here; the host's `authenticate` reads it. */
   readonly credential: Uint8Array;
 }
@@ -56,7 +58,17 @@ export interface Refuse {
 }
 
 const magic = [0x43, 0x4e, 0x43, 0x4c] as const;
-const helloTags = { protocolMin: 1, protocolMax: 2, role: 3, cluster: 4, member: 5, to: 6, groupId: 7, credential: 8 } as const;
+const helloTags = {
+  protocolMin: 1,
+  protocolMax: 2,
+  role: 3,
+  cluster: 4,
+  member: 5,
+  to: 6,
+  groupId: 7,
+  credential: 8,
+  agreement: 9,
+} as const;
 const welcomeTags = { protocol: 1, member: 2, cluster: 3, address: 4, leader: 5, term: 6 } as const;
 const roles = ["client", "peer"] as const;
 
@@ -71,6 +83,7 @@ export function writeHello(writer: ByteWriter, hello: Hello): void {
   fields.text(helloTags.member, hello.member);
   fields.text(helloTags.to, hello.to);
   fields.number(helloTags.groupId, hello.groupId);
+  fields.text(helloTags.agreement, hello.agreement);
   if (hello.credential.length > 0) fields.put(helloTags.credential, (value) => value.bytes(hello.credential));
 }
 
@@ -84,6 +97,7 @@ export function readHello(frame: Uint8Array): Hello {
   let cluster: string | undefined;
   let member = "";
   let to: string | undefined;
+  let agreement: string | undefined;
   let credential: Uint8Array = emptyBytes;
   readTaggedFields(new ByteReader(frame, magic.length), new ByteReader(emptyBytes), (tag, value) => {
     if (tag === helloTags.protocolMin) min = value.varint();
@@ -93,12 +107,14 @@ export function readHello(frame: Uint8Array): Hello {
     else if (tag === helloTags.member) member = value.utf8();
     else if (tag === helloTags.to) to = value.utf8();
     else if (tag === helloTags.groupId) groupId = value.varint();
+    else if (tag === helloTags.agreement) agreement = value.utf8();
     else if (tag === helloTags.credential) credential = value.bytes().slice();
   });
   const roleName = roles[role];
   if (roleName === undefined) throw conclaveError("PROTOCOL", `A hello names the unknown role ${role}.`);
   if (groupId > 0xffff_ffff) throw conclaveError("PROTOCOL", "A hello names a group id above 32 bits.");
-  return { protocolMin: min, protocolMax: max, role: roleName, cluster, member, to, groupId, credential };
+  const known = { protocolMin: min, protocolMax: max, role: roleName, cluster, member, to, groupId, credential };
+  return agreement === undefined ? known : { ...known, agreement };
 }
 
 /** The highest protocol that both sides speak; undefined when their ranges do not meet. */

@@ -6,6 +6,8 @@ import { conclaveError } from "../base/errors.ts";
 export interface MemberStatus {
   readonly member: string;
   readonly cluster: string;
+  /** How the members agree. Undefined: a member from before there was a choice, by raft. */
+  readonly protocol?: string;
   readonly role: string;
   readonly term: number;
   readonly leader: string | undefined;

@@ -262,7 +262,7 @@ test("a hello keeps every field, and skips the fields of a later version", () =>
     writer.utf8("what a later version says");
   });
   expect(readHello(frame)).toEqual(hello);
-  const peer: Hello = { ...hello, role: "peer", to: "b", cluster: undefined, credential: new Uint8Array(0) };
+  const peer: Hello = { ...hello, role: "peer", to: "b", cluster: undefined, credential: new Uint8Array(0), agreement: "paxos" };
   expect(readHello(written((writer) => writeHello(writer, peer)))).toEqual(peer);
 });
 

@@ -5,8 +5,9 @@ import { utf8Encode } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
+import { isProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../../base/protocol-name.ts";
 import { Client } from "../../client/client.ts";
-import { clusterCaps } from "./embedded-caps.ts";
+import { embeddedCaps } from "./embedded-caps.ts";
 import { nodePlatform } from "./node-platform.ts";
 import { parseAddress, TcpTransport } from "./tcp-transport.ts";
 
@@ -14,6 +15,8 @@ export interface ClusterOptions {
   readonly url: string;
   readonly cluster?: string;
   readonly credential?: string | Uint8Array;
+  /** Refuse a cluster that agrees by another protocol. Default: whichever it runs. */
+  readonly protocol?: ProtocolName;
   readonly telemetry?: Telemetry<ConclaveEvent>;
   readonly clientName?: string;
   /** How long the first answer may take. Milliseconds. Default 5_000. */
@@ -27,7 +30,7 @@ const timeoutMsDefault = 5_000;
 
 /**
  * Resolves once a member has answered.
- * @throws INVALID_OPTION, CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, UNAUTHORIZED
+ * @throws INVALID_OPTION, CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, OTHER_PROTOCOL, UNAUTHORIZED
  */
 export async function connectCluster(options: ClusterOptions): Promise<Client> {
   const { cluster, credential, telemetry, clientName, signal, timeoutMs = timeoutMsDefault } = options;
@@ -35,7 +38,7 @@ export async function connectCluster(options: ClusterOptions): Promise<Client> {
     platform: nodePlatform,
     transport: new TcpTransport(),
     addresses: addressesOf(options.url),
-    caps: clusterCaps,
+    caps: embeddedCaps("cluster", options.protocol ?? protocolDefault),
     ...(cluster === undefined ? {} : { cluster }),
     ...(credential === undefined ? {} : { credential: typeof credential === "string" ? utf8Encode(credential) : credential }),
     ...(telemetry === undefined ? {} : { telemetry }),
@@ -43,7 +46,16 @@ export async function connectCluster(options: ClusterOptions): Promise<Client> {
   });
   try {
     // Any member will do: who leads is found with the first call.
-    await client.status(undefined, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    const status = await client.status(undefined, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    const found = status.protocol ?? protocolDefault;
+    if (!isProtocolName(found) || (options.protocol !== undefined && options.protocol !== found)) {
+      const wanted = options.protocol ?? `one of ${protocolNames.join(", ")}`;
+      throw conclaveError(
+        "OTHER_PROTOCOL",
+        `The members of "${status.cluster}" agree by ${found}; the caller asked for ${wanted}.`,
+      );
+    }
+    client.promises(embeddedCaps("cluster", found));
     return client;
   } catch (error) {
     await client.close();

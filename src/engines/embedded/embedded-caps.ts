@@ -1,6 +1,7 @@
 /**
  * What the embedded engine promises, in its three shapes. Read by `conclave doctor`, the docs and the contract suite.
  */
+import type { ProtocolName } from "../../base/protocol-name.ts";
 import { type Caps, embeddedLimits } from "../../store/caps.ts";
 
 const clock =
@@ -19,7 +20,7 @@ const shared = {
 } as const;
 
 /** In this process, gone with it. */
-export const memoryCaps: Caps = {
+const memoryCaps: Caps = {
   ...shared,
   engine: "embedded (memory)",
   durability: "memory",
@@ -27,7 +28,7 @@ export const memoryCaps: Caps = {
 };
 
 /** In this process, on this disk. */
-export const fileCaps: Caps = {
+const fileCaps: Caps = {
   ...shared,
   engine: "embedded (file)",
   durability: "local-fsync",
@@ -35,9 +36,16 @@ export const fileCaps: Caps = {
 };
 
 /** A cluster: what a majority has on disk. */
-export const clusterCaps: Caps = {
+const clusterCaps: Caps = {
   ...shared,
   engine: "embedded (cluster)",
   durability: "quorum",
   tokenSurvives: ["restart", "failover", "restore"],
 };
+
+const shapes = { memory: memoryCaps, file: fileCaps, cluster: clusterCaps } as const;
+
+/** What a shape promises when its members agree by this protocol. */
+export function embeddedCaps(shape: keyof typeof shapes, protocol: ProtocolName): Caps {
+  return { ...shapes[shape], protocol };
+}

@@ -1,29 +1,27 @@
 /**
  * A member on this machine: the pure `Member` with Node's clock, disk, sockets and checksum behind its ports.
  */
-import { crc32 as zlibCrc32 } from "node:zlib";
-import { crc32 } from "../../base/crc32.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
-import type { Checksum, Telemetry } from "../../base/ports.ts";
-import type { RaftOptions } from "../../consensus/raft/options.ts";
-import { Raft } from "../../consensus/raft/raft.ts";
+import type { Telemetry } from "../../base/ports.ts";
+import { type ProtocolName, protocolDefault } from "../../base/protocol-name.ts";
 import { Member, type MemberOptions } from "../../replica/member.ts";
+import { type ProtocolOptions, protocolNamed } from "../../replica/protocols.ts";
+import { identityOf } from "./directory-identity.ts";
 import { lockDirectory } from "./directory-lock.ts";
+import { checksum } from "./native-checksum.ts";
 import { NodeDisk } from "./node-disk.ts";
 import { nodePlatform } from "./node-platform.ts";
 import { NullDisk } from "./null-disk.ts";
 import { TcpTransport } from "./tcp-transport.ts";
 
-/** Node's own since 20.15 and 22.2; several times faster, the same numbers. */
-export const checksum: Checksum = zlibCrc32 ?? crc32;
-
-export interface HostOptions {
+export interface HostOptions extends ProtocolOptions {
   /** Undefined: nothing is kept. */
   readonly directory: string | undefined;
   readonly member: string;
   readonly cluster: string;
   readonly addresses: ReadonlyMap<string, string>;
-  readonly raft?: Partial<RaftOptions>;
+  /** How the members agree. Default: that of the directory, raft for an empty one. */
+  readonly protocol?: ProtocolName;
   readonly telemetry?: Telemetry<ConclaveEvent>;
   readonly onHalt?: (why: string, error?: unknown) => void;
   readonly reception?: NonNullable<MemberOptions["reception"]>;
@@ -36,20 +34,21 @@ export interface HostedMember {
   close(): Promise<void>;
 }
 
-/** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
+/** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
 export async function hostMember(options: HostOptions): Promise<HostedMember> {
-  const { directory, raft, ...rest } = options;
+  const { directory, ...rest } = options;
   const lock = directory === undefined ? undefined : await lockDirectory(directory);
   try {
     const disk = directory === undefined ? new NullDisk() : await NodeDisk.open(directory);
-    const makeCore = (): Raft => new Raft(raft);
+    const found = directory === undefined ? undefined : await identityOf(directory);
+    const protocol = protocolNamed(options.protocol ?? found?.protocol ?? protocolDefault, options);
     const member = await Member.open({
       ...rest,
       platform: nodePlatform,
       transport: new TcpTransport(),
       disk,
       checksum,
-      makeCore,
+      protocol,
     });
     let closing: Promise<void> | undefined;
     const close = async (): Promise<void> => {

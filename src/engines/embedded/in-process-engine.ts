@@ -4,31 +4,41 @@
  */
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
+import type { ProtocolName } from "../../base/protocol-name.ts";
 import { Client } from "../../client/client.ts";
 import { MemoryTransport } from "../../client/memory-transport.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Engine, Store } from "../../store/store.ts";
-import { fileCaps, memoryCaps } from "./embedded-caps.ts";
+import { embeddedCaps } from "./embedded-caps.ts";
 import { type HostedMember, hostMember } from "./host.ts";
 import { nodePlatform } from "./node-platform.ts";
 
 export interface InProcessOptions {
   /** Undefined: `memory:`. */
   readonly directory: string | undefined;
+  /** Default: that of the directory, raft for an empty one and for `memory:`. */
+  readonly protocol?: ProtocolName;
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
 
 const address = "local";
 
-/** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
+/** @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED */
 export async function openInProcess(options: InProcessOptions): Promise<InProcessEngine> {
-  const { directory, telemetry } = options;
+  const { directory, protocol, telemetry } = options;
   const observed = telemetry === undefined ? {} : { telemetry };
   const addresses = new Map([["local", address]]);
-  const hosted = await hostMember({ directory, member: "local", cluster: "local", addresses, ...observed });
+  const hosted = await hostMember({
+    directory,
+    member: "local",
+    cluster: "local",
+    addresses,
+    ...(protocol === undefined ? {} : { protocol }),
+    ...observed,
+  });
   const transport = new MemoryTransport({ platform: nodePlatform });
   transport.listen(address, (connection) => hosted.member.accept(connection));
-  const caps = directory === undefined ? memoryCaps : fileCaps;
+  const caps = embeddedCaps(directory === undefined ? "memory" : "file", hosted.member.replica.protocol);
   return new InProcessEngine(new Client({ platform: nodePlatform, transport, addresses: [address], caps, ...observed }), hosted);
 }
 

@@ -4,14 +4,15 @@
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
-import type { RaftOptions } from "../../consensus/raft/options.ts";
+import type { ProtocolName } from "../../base/protocol-name.ts";
 import type { MemberOptions } from "../../replica/member.ts";
+import type { ProtocolOptions } from "../../replica/protocols.ts";
 import type { MemberStatus } from "../../wire/member-status.ts";
 import { hostMember } from "./host.ts";
 import { listen } from "./listener.ts";
 import { parseAddress } from "./tcp-transport.ts";
 
-export interface ServeOptions {
+export interface ServeOptions extends ProtocolOptions {
   /** Where everything is kept. */
   readonly directory: string;
   /** This member's name in the cluster. Default "local". */
@@ -25,7 +26,8 @@ export interface ServeOptions {
    * Default: this member alone, at the address where it listens.
    */
   readonly members?: ReadonlyMap<string, string>;
-  readonly raft?: Partial<RaftOptions>;
+  /** How the members agree; the same in all of them, and for good. Default: that of the directory, raft for an empty one. */
+  readonly protocol?: ProtocolName;
   readonly reception?: NonNullable<MemberOptions["reception"]>;
   readonly onEvent?: (event: ConclaveEvent) => void;
   /** The member can go on no more: close and exit. */
@@ -43,12 +45,11 @@ export const serveDefaults = { member: "local", cluster: "local", listen: "127.0
 
 /**
  * @throws ADDRESS_IN_USE (the port cannot be had)
- * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
+ * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
  */
 export async function serve(options: ServeOptions): Promise<Server> {
-  const { directory, raft, reception, onEvent, onHalt } = options;
+  const { directory, reception, onEvent, onHalt, members, listen: _, ...rest } = options;
   const { member, cluster, listen: address } = { ...serveDefaults, ...options };
-  const { members } = options;
   if (members !== undefined && !members.has(member)) {
     throw conclaveError("INVALID_OPTION", `\`members\` does not name this member, "${member}".`);
   }
@@ -70,11 +71,11 @@ export async function serve(options: ServeOptions): Promise<Server> {
   try {
     const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
     const hosted = await hostMember({
+      ...rest,
       directory,
       member,
       cluster,
       addresses: members ?? new Map([[member, bound]]),
-      ...(raft === undefined ? {} : { raft }),
       ...(reception === undefined ? {} : { reception }),
       ...(telemetry === undefined ? {} : { telemetry }),
       ...(onHalt === undefined ? {} : { onHalt }),

@@ -1,0 +1,24 @@
+/**
+ * The protocols that a host can run, by name.
+ */
+import { conclaveError } from "../base/errors.ts";
+import type { ProtocolName } from "../base/protocol-name.ts";
+import type { RaftOptions } from "../consensus/raft/options.ts";
+import type { Protocol } from "./protocol.ts";
+import { raftProtocol } from "./raft-protocol.ts";
+
+/** The knobs of each; those of a protocol that is not chosen do nothing. */
+export interface ProtocolOptions {
+  readonly raft?: Partial<RaftOptions>;
+}
+
+const makers: { readonly [N in ProtocolName]?: (options: ProtocolOptions) => Protocol } = {
+  raft: ({ raft }) => raftProtocol(raft),
+};
+
+/** @throws UNSUPPORTED (this version does not have it) */
+export function protocolNamed(name: ProtocolName, options: ProtocolOptions = {}): Protocol {
+  const make = makers[name];
+  if (make === undefined) throw conclaveError("UNSUPPORTED", `This version of Conclave does not run the protocol "${name}".`);
+  return make(options);
+}
