@@ -1,26 +1,22 @@
 /**
- * A group of consensus cores alone: no replica, no machine, no client; only letters, an abstract disk and the adversary.
+ * A group of consensus cores of one protocol, alone: no replica, no machine, no client; only letters, an abstract disk and the adversary.
  * The fastest world, for the protocol's own invariants; `world.ts` is the whole stack.
  *
  * Each letter is encoded and decoded on its way, so that nothing is shared by reference.
  */
 import { ByteWriter } from "../base/byte-codec.ts";
-import type { Configuration, Core, Input, LogEntry, LogOperation, Output, Recovered } from "../consensus/core.ts";
-import type { RaftMessage } from "../consensus/raft/messages.ts";
-import type { RaftOptions } from "../consensus/raft/options.ts";
-import { Raft } from "../consensus/raft/raft.ts";
-import { decodeRaftMessage, encodeRaftMessage } from "../wire/raft-messages.ts";
+import type { Configuration, Core, Input, LogEntry, LogOperation, Output } from "../consensus/core.ts";
+import { AbstractDisk } from "./abstract-disk.ts";
 import { Datagrams } from "./datagrams.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
 import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
-import { InvariantViolation, RaftChecker } from "./raft-checker.ts";
+import type { Checker, CheckerCounts } from "./group-checker.ts";
+import { InvariantViolation } from "./invariant-violation.ts";
+import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 
-interface DurableState {
-  meta: Map<string, string>;
-  entries: LogEntry[];
-  snapshot: Recovered["snapshot"];
-}
+/** A snapshot's content: the index and the agreed time, which is all that there is to remember here. */
+const snapshotBytes = 16;
 
 interface Pending {
   readonly sequence: number;
@@ -30,8 +26,8 @@ interface Pending {
 interface Node {
   readonly name: string;
   readonly clockOffsetMs: number;
-  readonly durable: DurableState;
-  core: Core<RaftMessage>;
+  readonly disk: AbstractDisk;
+  core: Core<unknown>;
   up: boolean;
   incarnation: number;
   pausedUntilMs: number;
@@ -39,8 +35,9 @@ interface Node {
   pending: Pending[];
   syncing: boolean;
   durableSequence: number;
+  /** The bytes of a snapshot that is being received. */
+  readonly receiving: Uint8Array;
   waiting: { readonly to: string; readonly after: number; readonly frame: Uint8Array }[];
-  delivered: LogEntry | undefined;
   deliveredCount: number;
   diskFactor: number;
 }
@@ -50,37 +47,34 @@ export interface CoreWorldReport {
   readonly steps: number;
   readonly virtualMs: number;
   readonly traceHash: number;
-  readonly counts: RaftChecker["counts"];
+  readonly counts: CheckerCounts;
 }
 
 export class CoreWorld implements FaultTarget {
   readonly members: readonly string[];
-  readonly checker: RaftChecker;
+  readonly checker: Checker<unknown>;
   readonly #seed: number;
+  readonly #protocol: SimulatedProtocol<unknown>;
   readonly #queue = new EventQueue();
   readonly #random: Random;
   readonly #network: Datagrams;
   readonly #nodes = new Map<string, Node>();
   readonly #configuration: Configuration;
-  readonly #options: Partial<RaftOptions>;
+  readonly #makeCore: CoreMaker<unknown>;
   readonly #snapshotEvery: number;
   readonly #writer = new ByteWriter();
   #ticket = 0;
   #trace = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, protocol: SimulatedProtocol<unknown>) {
     this.#seed = seed;
+    this.#protocol = protocol;
     this.#random = new Random(seed);
-    this.members = this.#random.chance(0.7) ? ["a", "b", "c"] : ["a", "b", "c", "d", "e"];
+    this.members = protocol.membersOf(this.#random);
     this.#configuration = { voters: this.members, learners: [] };
-    this.checker = new RaftChecker(this.#configuration);
+    this.checker = protocol.makeChecker(this.#configuration);
     this.#network = new Datagrams(this.#queue, this.#random.fork());
-    const tiny = this.#random.chance(0.5);
-    this.#options = {
-      ...(tiny ? { appendBytesMax: 1, inFlightMessagesMax: this.#random.integer(1, 3) } : {}),
-      retainedBytesMax: this.#random.pick([0, 300, 100_000]),
-      snapshotChunkBytes: this.#random.pick([3, 64]),
-    };
+    this.#makeCore = protocol.drawCores(this.#random, "core");
     this.#snapshotEvery = this.#random.pick([5, 40, 1_000_000]);
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
   }
@@ -139,7 +133,7 @@ export class CoreWorld implements FaultTarget {
     node.waiting = [];
     // Of what was on its way to the disk, any prefix may have arrived.
     const survives = this.#random.integer(0, node.pending.length);
-    for (const pending of node.pending.slice(0, survives)) apply(node.durable, pending.operations);
+    for (const pending of node.pending.slice(0, survives)) node.disk.apply(pending.operations);
     node.pending = [];
     node.syncing = false;
     for (const peer of this.#nodes.values()) this.#linkChanged(peer, member, false);
@@ -147,7 +141,7 @@ export class CoreWorld implements FaultTarget {
 
   restart(member: string): void {
     const node = this.#node(member);
-    node.core = new Raft(this.#options);
+    node.core = this.#makeCore();
     this.#boot(node);
     for (const peer of this.#nodes.values()) this.#linkChanged(peer, member, true);
   }
@@ -209,8 +203,8 @@ export class CoreWorld implements FaultTarget {
     return {
       name,
       clockOffsetMs: this.#random.between(0, 1e6),
-      durable: { meta: new Map(), entries: [], snapshot: undefined },
-      core: new Raft(this.#options),
+      disk: new AbstractDisk(this.#protocol.sparseSlots),
+      core: this.#makeCore(),
       up: false,
       incarnation: 0,
       pausedUntilMs: 0,
@@ -218,8 +212,8 @@ export class CoreWorld implements FaultTarget {
       pending: [],
       syncing: false,
       durableSequence: 0,
+      receiving: new Uint8Array(snapshotBytes),
       waiting: [],
-      delivered: undefined,
       deliveredCount: 0,
       diskFactor: 1,
     };
@@ -228,9 +222,8 @@ export class CoreWorld implements FaultTarget {
   #boot(node: Node): void {
     node.up = true;
     node.durableSequence = 0;
-    const { meta, entries, snapshot } = node.durable;
-    const recovered: Recovered = { meta: new Map(meta), entries: [...entries], ...(snapshot === undefined ? {} : { snapshot }) };
-    node.deliveredCount = snapshot?.index ?? 0;
+    const recovered = node.disk.recovered();
+    node.deliveredCount = recovered.snapshot?.index ?? 0;
     this.checker.onStart(node.name, recovered);
     const dice = this.#random.fork();
     const environment = {
@@ -246,7 +239,7 @@ export class CoreWorld implements FaultTarget {
     return this.#queue.nowMs + node.clockOffsetMs;
   }
 
-  #feed(node: Node, input: Input<RaftMessage>): void {
+  #feed(node: Node, input: Input<unknown>): void {
     const outputs = node.core.step(input);
     this.checker.onStep(node.name, input, outputs, node.core.probe());
     this.#route(node, outputs);
@@ -263,7 +256,7 @@ export class CoreWorld implements FaultTarget {
     attempt();
   }
 
-  #route(node: Node, outputs: readonly Output<RaftMessage>[]): void {
+  #route(node: Node, outputs: readonly Output<unknown>[]): void {
     for (const output of outputs) {
       switch (output.kind) {
         case "persist":
@@ -272,7 +265,7 @@ export class CoreWorld implements FaultTarget {
           break;
         case "send":
           this.#writer.reset();
-          encodeRaftMessage(this.#writer, output.message);
+          this.#protocol.encode(this.#writer, output.message);
           node.waiting.push({ to: output.to, after: output.after, frame: this.#writer.finish() });
           break;
         case "deliver":
@@ -285,6 +278,7 @@ export class CoreWorld implements FaultTarget {
           this.#readSnapshot(node, output);
           break;
         case "install-snapshot":
+          node.receiving.set(output.bytes, output.offset);
           if (output.done) this.#install(node, output);
           break;
         default:
@@ -298,7 +292,7 @@ export class CoreWorld implements FaultTarget {
     const waiting = node.waiting.filter((letter) => letter.after > node.durableSequence);
     for (const letter of node.waiting) {
       if (letter.after > node.durableSequence) continue;
-      this.checker.onWire(node.name, letter.to, decodeRaftMessage(letter.frame));
+      this.checker.onWire?.(node.name, letter.to, this.#protocol.decode(letter.frame));
       this.#network.send(node.name, letter.to, () => this.#arrive(node.name, this.#node(letter.to), letter.frame));
     }
     node.waiting = waiting;
@@ -308,7 +302,7 @@ export class CoreWorld implements FaultTarget {
     this.#wake(to, () => {
       this.#trace =
         (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
-      this.#feed(to, { kind: "message", nowMs: this.#clock(to), from, message: decodeRaftMessage(frame) });
+      this.#feed(to, { kind: "message", nowMs: this.#clock(to), from, message: this.#protocol.decode(frame) });
     });
   }
 
@@ -327,7 +321,7 @@ export class CoreWorld implements FaultTarget {
     this.#queue.schedule(this.#random.between(0.05, 2) * node.diskFactor, () => {
       if (node.incarnation !== incarnation) return;
       const written = node.pending.splice(0, count);
-      for (const pending of written) apply(node.durable, pending.operations);
+      for (const pending of written) node.disk.apply(pending.operations);
       node.syncing = false;
       this.#sync(node);
       const { sequence } = written.at(-1) as Pending;
@@ -341,20 +335,20 @@ export class CoreWorld implements FaultTarget {
   #deliver(node: Node, entries: readonly LogEntry[]): void {
     const last = entries.at(-1) as LogEntry;
     node.deliveredCount = last.index;
-    const snapshotIndex = node.durable.snapshot?.index ?? 0;
+    const snapshotIndex = node.disk.snapshot?.index ?? 0;
     if (last.index - snapshotIndex < this.#snapshotEvery) return;
     // The abstract snapshot is durable at once, as a renamed file would be; its content is its index.
     this.#queue.schedule(0, () =>
       this.#wake(node, () => {
-        if (last.index <= (node.durable.snapshot?.index ?? 0)) return;
+        if (last.index <= (node.disk.snapshot?.index ?? 0)) return;
         const snapshot = {
           index: last.index,
           term: last.term,
           configuration: this.#configuration,
           stampMs: last.stampMs,
-          lengthBytes: 16,
+          lengthBytes: snapshotBytes,
         };
-        takeSnapshot(node.durable, snapshot);
+        node.disk.takeSnapshot(snapshot);
         this.#feed(node, {
           kind: "snapshot-built",
           index: snapshot.index,
@@ -369,13 +363,13 @@ export class CoreWorld implements FaultTarget {
   #readSnapshot(node: Node, ask: { readonly to: string; readonly offset: number; readonly lengthBytes: number }): void {
     this.#queue.schedule(0.1, () =>
       this.#wake(node, () => {
-        const { snapshot } = node.durable;
+        const { snapshot } = node.disk;
         if (snapshot === undefined)
           throw new InvariantViolation("SnapshotExists", `${node.name} is asked for a snapshot that it does not have`);
         const content = new Float64Array([snapshot.index, snapshot.stampMs]);
         const bytes = new Uint8Array(content.buffer).slice(ask.offset, ask.offset + ask.lengthBytes);
         const { index, term, configuration } = snapshot;
-        const done = ask.offset + bytes.length >= 16;
+        const done = ask.offset + bytes.length >= snapshotBytes;
         this.#feed(node, {
           kind: "snapshot-bytes",
           nowMs: this.#clock(node),
@@ -391,14 +385,14 @@ export class CoreWorld implements FaultTarget {
     );
   }
 
-  #install(node: Node, output: Extract<Output<RaftMessage>, { kind: "install-snapshot" }>): void {
+  #install(node: Node, output: Extract<Output<unknown>, { kind: "install-snapshot" }>): void {
     this.#queue.schedule(this.#random.between(0.1, 5), () =>
       this.#wake(node, () => {
-        const stampMs = 0;
         const { index, term, configuration } = output;
-        const kept = node.durable.entries.find((entry) => entry.index === index)?.term === term;
-        if (!kept) node.durable.entries = [];
-        takeSnapshot(node.durable, { index, term, configuration, stampMs, lengthBytes: 16 });
+        const [content, stampMs] = new Float64Array(node.receiving.buffer) as unknown as [number, number];
+        if (content !== index)
+          throw new InvariantViolation("SnapshotWhole", `${node.name} installs ${index} from the bytes of ${content}`);
+        node.disk.installSnapshot({ index, term, configuration, stampMs, lengthBytes: snapshotBytes });
         node.deliveredCount = index;
         this.#feed(node, { kind: "snapshot-installed", nowMs: this.#clock(node), index, ok: true, stampMs });
       }),
@@ -415,23 +409,4 @@ export class CoreWorld implements FaultTarget {
   #node(name: string): Node {
     return this.#nodes.get(name) as Node;
   }
-}
-
-function apply(durable: DurableState, operations: readonly LogOperation[]): void {
-  for (const operation of operations) {
-    if (operation.kind === "meta") for (const [name, value] of Object.entries(operation.values)) durable.meta.set(name, value);
-    else if (operation.kind === "truncate") durable.entries = durable.entries.filter((entry) => entry.index < operation.from);
-    else {
-      const { entry } = operation;
-      const base = durable.snapshot?.index ?? 0;
-      if (entry.index <= base || entry.index > base + durable.entries.length + 1) continue;
-      durable.entries.length = entry.index - base - 1;
-      durable.entries.push(entry);
-    }
-  }
-}
-
-function takeSnapshot(durable: DurableState, snapshot: NonNullable<Recovered["snapshot"]>): void {
-  durable.snapshot = snapshot;
-  durable.entries = durable.entries.filter((entry) => entry.index > snapshot.index);
 }

@@ -8,17 +8,18 @@ import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { CoreWorld } from "./core-world.ts";
-import type { CheckerCounts } from "./raft-checker.ts";
-import { World } from "./world.ts";
+import type { CheckerCounts } from "./group-checker.ts";
+import { type RunReport, type Simulation, simulations, type WorldName } from "./simulations.ts";
 
 const usage = `npm run sim -- [options]
 
+  --protocol NAME ${Object.keys(simulations).join(", ")} (default raft)
   --seed N        replay one seed (whole stack and core) and print its trace hash
   --trace         with --seed: print every event of the members
   --seeds N       how many seeds (default 200)
   --from N        the first of them (default 1)
-  --world WHICH   stack, core or both (default both)
+  --steps N       as many seeds as so many steps take, in each world
+  --world WHICH   stack, core or both (default both, as far as the protocol has them)
   --jobs N        processes (default: one per core)
   --twice         run each seed twice and compare the trace hashes
   --until-failure stop at the first violation
@@ -27,12 +28,13 @@ const usage = `npm run sim -- [options]
 
 Exit code: 0 no violation, 1 a violation, 2 wrong usage.`;
 
-type Which = "stack" | "core";
-
 interface Settings {
+  readonly protocol: string;
   readonly from: number;
   readonly seeds: number;
-  readonly worlds: readonly Which[];
+  /** In each world; a process ends with the seed that reaches it. */
+  readonly steps: number;
+  readonly worlds: readonly WorldName[];
   readonly twice: boolean;
   readonly seconds: number;
   /** Violations after which a process stops. */
@@ -54,7 +56,7 @@ interface Sums {
 
 interface Failure {
   readonly seed: number;
-  readonly world: Which;
+  readonly world: WorldName;
   readonly invariant: string;
   readonly message: string;
 }
@@ -71,7 +73,7 @@ else process.once("message", (settings: Settings) => void work(settings));
 async function main(): Promise<void> {
   const options = readOptions();
   if (options.seed !== undefined) {
-    process.exitCode = await replay(options.seed, options.settings.worlds, options.trace);
+    process.exitCode = await replay(options.seed, options.settings, options.trace);
     return;
   }
   const { settings, jobs, json } = options;
@@ -81,7 +83,7 @@ async function main(): Promise<void> {
   const sums = settings.worlds.map((world) => [world, addUp(results.map((result) => result.sums[world]))] as const);
   const tookMs = Date.now() - startedMs;
   if (json) console.log(JSON.stringify({ tookMs, worlds: Object.fromEntries(sums), failures }));
-  else report(sums, failures, tookMs);
+  else report(settings.protocol, sums, failures, tookMs);
   process.exitCode = failures.length === 0 ? 0 : 1;
 }
 
@@ -91,7 +93,9 @@ function readOptions() {
       options: {
         seed: { type: "string" },
         trace: { type: "boolean", default: false },
-        seeds: { type: "string", default: "200" },
+        protocol: { type: "string", default: "raft" },
+        seeds: { type: "string" },
+        steps: { type: "string" },
         from: { type: "string", default: "1" },
         world: { type: "string", default: "both" },
         jobs: { type: "string", default: String(availableParallelism()) },
@@ -106,13 +110,21 @@ function readOptions() {
       console.log(usage);
       process.exit(0);
     }
-    const worlds: Record<string, readonly Which[]> = { both: ["core", "stack"], core: ["core"], stack: ["stack"] };
-    const chosen = worlds[values.world];
-    if (chosen === undefined) throw new Error(`--world is stack, core or both, not "${values.world}".`);
+    const simulation = simulations[values.protocol];
+    if (simulation === undefined)
+      throw new Error(`--protocol is one of ${Object.keys(simulations).join(", ")}, not "${values.protocol}".`);
+    const worlds = simulation.worlds.filter((world) => values.world === "both" || values.world === world);
+    if (worlds.length === 0)
+      throw new Error(`--world "${values.world}": ${values.protocol} has ${simulation.worlds.join(" and ")}.`);
+    const steps = values.steps === undefined ? Number.MAX_SAFE_INTEGER : whole(values.steps, "steps");
+    // A seed is never shorter than the floor, so as many as these are enough.
+    const seeds = values.steps === undefined ? "200" : String(Math.ceil(steps / floors.stepsMin) + 64);
     const settings: Settings = {
+      protocol: values.protocol,
       from: whole(values.from, "from"),
-      seeds: whole(values.seeds, "seeds"),
-      worlds: chosen,
+      seeds: whole(values.seeds ?? seeds, "seeds"),
+      steps,
+      worlds,
       twice: values.twice,
       seconds: Number(values.seconds),
       failuresMax: values["until-failure"] ? 1 : 5,
@@ -135,13 +147,14 @@ function share(settings: Settings, jobs: number): Settings[] {
   const each = Math.ceil(settings.seeds / Math.max(1, jobs));
   const shares: Settings[] = [];
   for (let at = 0; at < settings.seeds; at += each) {
-    shares.push({ ...settings, from: settings.from + at, seeds: Math.min(each, settings.seeds - at) });
+    const steps = Math.ceil(settings.steps / Math.max(1, jobs));
+    shares.push({ ...settings, from: settings.from + at, seeds: Math.min(each, settings.seeds - at), steps });
   }
   return shares;
 }
 
 interface WorkerResult {
-  readonly sums: Record<Which, Sums>;
+  readonly sums: Record<WorldName, Sums>;
   readonly failures: readonly Failure[];
 }
 
@@ -164,12 +177,14 @@ async function work(settings: Settings): Promise<void> {
     seed < settings.from + settings.seeds && Date.now() < untilMs && failures.length < settings.failuresMax;
     seed++
   ) {
-    for (const world of settings.worlds) {
+    const worlds = settings.worlds.filter((world) => sums[world].steps < settings.steps);
+    if (worlds.length === 0) break;
+    for (const world of worlds) {
       const startedMs = performance.now();
       try {
-        const first = await runSeed(seed, world);
+        const first = await runSeed(settings.protocol, seed, world);
         if (settings.twice) {
-          const second = await runSeed(seed, world);
+          const second = await runSeed(settings.protocol, seed, world);
           if (first.traceHash !== second.traceHash)
             throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
         }
@@ -182,17 +197,22 @@ async function work(settings: Settings): Promise<void> {
   process.send?.({ sums, failures } satisfies WorkerResult, undefined, undefined, () => process.disconnect());
 }
 
-async function runSeed(seed: number, world: Which, onTrace?: (atMs: number, text: string) => void) {
-  if (world === "core") return { ...new CoreWorld(seed).run(floors), operations: 0, grants: 0 };
-  return new World(seed, { ...floors, drain, ...(onTrace === undefined ? {} : { onTrace }) }).run();
+function runSeed(
+  protocol: string,
+  seed: number,
+  world: WorldName,
+  onTrace?: (atMs: number, text: string) => void,
+): Promise<RunReport> {
+  const simulation = simulations[protocol] as Simulation;
+  return simulation.run(seed, { world, floors, drain, ...(onTrace === undefined ? {} : { onTrace }) });
 }
 
-async function replay(seed: number, worlds: readonly Which[], trace: boolean): Promise<number> {
+async function replay(seed: number, { protocol, worlds }: Settings, trace: boolean): Promise<number> {
   let failed = 0;
   for (const world of worlds) {
     try {
       const print = (atMs: number, text: string): void => console.log(`${atMs.toFixed(3).padStart(10)} ${text}`);
-      const result = await runSeed(seed, world, trace ? print : undefined);
+      const result = await runSeed(protocol, seed, world, trace ? print : undefined);
       console.log(
         `seed ${seed}, ${world}: no violation; ${result.steps} steps, ${result.counts.leaderChanges} leaders, trace hash ${result.traceHash}`,
       );
@@ -204,7 +224,7 @@ async function replay(seed: number, worlds: readonly Which[], trace: boolean): P
   return failed;
 }
 
-function failureOf(seed: number, world: Which, error: unknown): Failure {
+function failureOf(seed: number, world: WorldName, error: unknown): Failure {
   const { name, message, stack, invariant } = error as Error & { invariant?: string };
   // A violation speaks for itself; anything else is a crash, and its place matters.
   return { seed, world, invariant: invariant ?? name, message: invariant === undefined ? (stack ?? message) : message };
@@ -216,7 +236,7 @@ function noSums(): Sums {
   return { ...none, counts, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
 }
 
-function include(sums: Sums, one: Awaited<ReturnType<typeof runSeed>>, tookMs: number): void {
+function include(sums: Sums, one: RunReport, tookMs: number): void {
   sums.seeds++;
   sums.steps += one.steps;
   sums.virtualMs += one.virtualMs;
@@ -239,12 +259,17 @@ function addUp(parts: readonly Sums[]): Sums {
   return sum;
 }
 
-function report(sums: readonly (readonly [Which, Sums])[], failures: readonly Failure[], tookMs: number): void {
+function report(
+  protocol: string,
+  sums: readonly (readonly [WorldName, Sums])[],
+  failures: readonly Failure[],
+  tookMs: number,
+): void {
   const number = (value: number): string => Math.round(value).toLocaleString("en-US");
   for (const [world, sum] of sums) {
     const { counts } = sum;
     console.log(
-      `${world}: ${number(sum.seeds)} seeds, ${number(sum.steps)} steps (${number((sum.steps / sum.tookMs) * 1_000)} a second in each process, ` +
+      `${protocol}, ${world}: ${number(sum.seeds)} seeds, ${number(sum.steps)} steps (${number((sum.steps / sum.tookMs) * 1_000)} a second in each process, ` +
         `${number(sum.virtualMs / sum.tookMs)} times real time), ${number(counts.leaderChanges)} leaders, ${number(counts.commits)} commits, ` +
         `${number(counts.truncations)} truncations, ${number(counts.snapshotsInstalled)} snapshots installed, ${number(counts.readsServed)} reads` +
         (world === "stack" ? `, ${number(sum.operations)} register operations, ${number(sum.grants)} lock grants` : ""),
@@ -253,7 +278,7 @@ function report(sums: readonly (readonly [Which, Sums])[], failures: readonly Fa
   }
   for (const failure of failures) {
     console.log(`VIOLATION seed ${failure.seed} (${failure.world}): ${failure.message}`);
-    console.log(`  replay: npm run sim -- --seed ${failure.seed} --world ${failure.world} --trace`);
+    console.log(`  replay: npm run sim -- --protocol ${protocol} --seed ${failure.seed} --world ${failure.world} --trace`);
   }
   console.log(`${failures.length} violations, ${(tookMs / 1_000).toFixed(1)} s`);
 }

@@ -2,26 +2,25 @@
  * A consensus core with a witness: every step is told to the checker before its outputs are carried out.
  */
 import type { Core, CoreEnvironment, Input, MemberId, Output, Probe, Recovered } from "../consensus/core.ts";
-import type { RaftMessage } from "../consensus/raft/messages.ts";
-import type { RaftChecker } from "./raft-checker.ts";
+import type { Checker } from "./group-checker.ts";
 
-export class ObservedCore implements Core<RaftMessage> {
+export class ObservedCore<M> implements Core<M> {
   readonly #member: MemberId;
-  readonly #core: Core<RaftMessage>;
-  readonly #checker: RaftChecker;
+  readonly #core: Core<M>;
+  readonly #checker: Checker<M>;
 
-  constructor(member: MemberId, core: Core<RaftMessage>, checker: RaftChecker) {
+  constructor(member: MemberId, core: Core<M>, checker: Checker<M>) {
     this.#member = member;
     this.#core = core;
     this.#checker = checker;
   }
 
-  start(environment: CoreEnvironment, recovered: Recovered): readonly Output<RaftMessage>[] {
+  start(environment: CoreEnvironment, recovered: Recovered): readonly Output<M>[] {
     this.#checker.onStart(this.#member, recovered);
     return this.#core.start(environment, recovered);
   }
 
-  step(input: Input<RaftMessage>): readonly Output<RaftMessage>[] {
+  step(input: Input<M>): readonly Output<M>[] {
     const outputs = this.#core.step(input);
     this.#checker.onStep(this.#member, input, outputs, this.#core.probe());
     return outputs;

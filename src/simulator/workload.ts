@@ -11,7 +11,7 @@ import type { Hold } from "../recipes/hold.ts";
 import { createLock } from "../recipes/lock.ts";
 import type { Operation } from "../testing/linearizability/operation.ts";
 import type { RegisterInput, RegisterOutput } from "../testing/linearizability/register-model.ts";
-import { InvariantViolation } from "./raft-checker.ts";
+import { InvariantViolation } from "./invariant-violation.ts";
 import type { Random } from "./random.ts";
 import type { SimulatedProcess } from "./simulated-process.ts";
 

@@ -11,20 +11,19 @@ import { crc32 } from "../base/crc32.ts";
 import { Client } from "../client/client.ts";
 import type { Core } from "../consensus/core.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
-import type { RaftOptions } from "../consensus/raft/options.ts";
-import { Raft } from "../consensus/raft/raft.ts";
 import { Member } from "../replica/member.ts";
 import { raftProtocol } from "../replica/raft-protocol.ts";
 import { type Caps, embeddedLimits } from "../store/caps.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
-import { decodeRaftMessage } from "../wire/raft-messages.ts";
 import { Datagrams } from "./datagrams.ts";
 import { EventQueue } from "./event-queue.ts";
 import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import type { Checker, CheckerCounts } from "./group-checker.ts";
+import { InvariantViolation } from "./invariant-violation.ts";
 import { ObservedCore } from "./observed-core.ts";
-import { type CheckerCounts, InvariantViolation, RaftChecker } from "./raft-checker.ts";
+import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
@@ -32,6 +31,7 @@ import { SimulatedNetwork } from "./simulated-transport.ts";
 import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
 
 export interface WorldOptions {
+  readonly protocol: SimulatedProtocol<unknown>;
   readonly stepsMin: number;
   readonly virtualMsMin: number;
   readonly leaderChangesMin: number;
@@ -88,10 +88,10 @@ export class World implements FaultTarget {
   readonly #random: Random;
   readonly #datagrams: Datagrams;
   readonly #network: SimulatedNetwork;
-  readonly #checker: RaftChecker;
+  readonly #checker: Checker<unknown>;
   readonly #nodes = new Map<string, Node>();
   readonly #addresses: ReadonlyMap<string, string>;
-  readonly #raft: Partial<RaftOptions>;
+  readonly #drawnCore: CoreMaker<unknown>;
   readonly #log: { readonly segmentBytes: number };
   readonly #snapshotEveryBytes: number;
   /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
@@ -110,15 +110,10 @@ export class World implements FaultTarget {
     this.#random = new Random(seed);
     this.members = ["a", "b", "c"];
     this.#addresses = new Map(this.members.map((name) => [name, name]));
-    this.#checker = new RaftChecker({ voters: this.members, learners: [] });
+    this.#checker = options.protocol.makeChecker({ voters: this.members, learners: [] });
     this.#datagrams = new Datagrams(this.#queue, this.#random.fork());
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
-    const tiny = this.#random.chance(0.4);
-    this.#raft = {
-      ...(tiny ? { appendBytesMax: 1, inFlightMessagesMax: this.#random.integer(1, 3) } : {}),
-      retainedBytesMax: this.#random.pick([0, 2_000, 1_000_000]),
-      snapshotChunkBytes: this.#random.pick([200, 4_096]),
-    };
+    this.#drawnCore = options.protocol.drawCores(this.#random, "stack");
     this.#log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
     this.#snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
     this.#usesDatagrams = this.#random.chance(0.5);
@@ -256,12 +251,13 @@ export class World implements FaultTarget {
   }
 
   #makeCore(name: string): Core<RaftMessage> {
-    return new ObservedCore(name, new Raft(this.#raft), this.#checker);
+    // The host speaks Raft's letters only, so far; the checker and the cores of this world are of the same protocol.
+    return new ObservedCore(name, this.#drawnCore(), this.#checker) as Core<RaftMessage>;
   }
 
   #post(from: SimulatedProcess, to: string, frame: Uint8Array): void {
     if (!from.isAlive) return;
-    this.#guard(() => this.#checker.onWire(from.name, to, decodeRaftMessage(frame)));
+    this.#guard(() => this.#checker.onWire?.(from.name, to, this.#options.protocol.decode(frame)));
     this.#datagrams.send(from.name, to, () => {
       const { process } = this.#node(to);
       process.run(() => {

@@ -1,0 +1,101 @@
+/**
+ * What a member's log holds, as the checker sees it: one number per index instead of the entry itself.
+ *
+ * - `ChainLog`, for logs without gaps: the number is a hash of the whole prefix, so one comparison at an index speaks for
+ *   everything below it, and an entry of another term is another entry;
+ * - `SlotLog`, for slots that are filled in any order (Multi-Paxos): the number is a hash of the value alone, because the
+ *   same value may lawfully be accepted under several ballots.
+ */
+import { crc32 } from "../base/crc32.ts";
+import type { Index, LogEntry, Term } from "../consensus/core.ts";
+
+export interface GhostLog {
+  /** The index of the snapshot below the first slot. */
+  readonly base: Index;
+  readonly last: Index;
+  /** Undefined where nothing is held. */
+  hashAt(index: Index): number | undefined;
+  put(entry: LogEntry): void;
+  truncate(from: Index): void;
+  /** A snapshot of chosen entries took the place of everything up to the index. */
+  install(index: Index, term: Term, hash: number): void;
+}
+
+/** The same entry always has the same hash; its index and term take no part. */
+export function contentHash(entry: LogEntry): number {
+  return crc32(entry.payload) ^ Math.imul(entry.kind.length, 0x85ebca6b) ^ Math.imul(entry.stampMs * 1000, 0x27d4eb2f);
+}
+
+/** `#hashes[i]` speaks for index `base + i` and everything below. */
+export class ChainLog implements GhostLog {
+  base: Index = 0;
+  #hashes: number[] = [0];
+
+  get last(): Index {
+    return this.base + this.#hashes.length - 1;
+  }
+
+  hashAt(index: Index): number | undefined {
+    return this.#hashes[index - this.base];
+  }
+
+  put(entry: LogEntry): void {
+    const at = entry.index - this.base;
+    this.#hashes.length = at;
+    const previous = this.#hashes[at - 1] as number;
+    this.#hashes.push(
+      (Math.imul(previous ^ contentHash(entry), 0x9e3779b1) + Math.imul(entry.term + 1, 0x85ebca77) + entry.index) | 0,
+    );
+  }
+
+  truncate(from: Index): void {
+    if (from <= this.last) this.#hashes.length = Math.max(0, from - this.base);
+  }
+
+  /** What follows the index is kept only where the log agrees with the snapshot (Raft Fig. 13, steps 6 and 7). */
+  install(index: Index, _term: Term, hash: number): void {
+    this.#hashes = this.hashAt(index) === hash ? this.#hashes.slice(index - this.base) : [hash];
+    this.base = index;
+  }
+}
+
+export class SlotLog implements GhostLog {
+  base: Index = 0;
+  last: Index = 0;
+  readonly #hashes = new Map<Index, number>();
+  readonly #terms = new Map<Index, Term>();
+
+  hashAt(index: Index): number | undefined {
+    return this.#hashes.get(index);
+  }
+
+  /** The ballot under which the slot's value was accepted. */
+  termAt(index: Index): Term | undefined {
+    return this.#terms.get(index);
+  }
+
+  put(entry: LogEntry): void {
+    if (entry.index <= this.base) return;
+    this.#hashes.set(entry.index, contentHash(entry));
+    this.#terms.set(entry.index, entry.term);
+    this.last = Math.max(this.last, entry.index);
+  }
+
+  truncate(from: Index): void {
+    for (const index of [...this.#hashes.keys()]) if (index >= from) this.#forget(index);
+    this.last = Math.max(this.base, ...this.#hashes.keys());
+  }
+
+  install(index: Index, term: Term, hash: number): void {
+    for (const held of [...this.#hashes.keys()]) if (held < index) this.#forget(held);
+    this.base = index;
+    this.#hashes.set(index, hash);
+    this.#terms.set(index, term);
+    this.last = Math.max(this.last, index);
+  }
+
+  #forget(index: Index): void {
+    this.#hashes.delete(index);
+    this.#terms.delete(index);
+  }
+}

@@ -1,0 +1,366 @@
+/**
+ * The invariants that every crash-fault protocol owes, checked after each step against ghost state that no core ever sees.
+ *
+ * Source: the checklist of `research/consensus.md` §4.0. What only one protocol promises stands in a subclass of its own
+ * (`raft-checker.ts`), which fills in the places marked below. A log is followed by one number per index (`ghost-log.ts`).
+ *
+ * Agreement, Contiguity, ChosenOnQuorumDisk, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
+ * (the machine's only clock never goes back), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
+ * there), NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk and IndexOrder.
+ */
+import { crc32 } from "../base/crc32.ts";
+import { hasQuorum } from "../consensus/configuration.ts";
+import type {
+  Configuration,
+  Index,
+  Input,
+  LogEntry,
+  LogOperation,
+  MemberId,
+  Output,
+  Probe,
+  Recovered,
+  Term,
+} from "../consensus/core.ts";
+import { ChainLog, contentHash, type GhostLog, SlotLog } from "./ghost-log.ts";
+import { InvariantViolation, must } from "./invariant-violation.ts";
+
+/** What the checker knows of one member. */
+export interface Ghost {
+  readonly log: GhostLog;
+  /** What a power cut now would leave. */
+  readonly disk: GhostLog;
+  pending: { readonly sequence: number; readonly operations: readonly LogOperation[] }[];
+  term: Term;
+  committed: Index;
+  delivered: Index;
+  /** The highest term that left this member, in any incarnation. */
+  sentTerm: Term;
+  installing: { readonly index: Index; readonly term: Term } | undefined;
+  /** Checksums of what was submitted and neither accepted nor rejected yet, by ticket. */
+  readonly submitted: Map<number, number>;
+}
+
+export interface Chosen {
+  readonly hash: number;
+  readonly term: Term;
+  /** The term of the member that first delivered it. */
+  readonly byTerm: Term;
+  readonly stampMs: number;
+}
+
+export interface CheckerCounts {
+  leaderChanges: number;
+  commits: number;
+  truncations: number;
+  snapshotsInstalled: number;
+  readsServed: number;
+}
+
+/** What a world tells of its members. */
+export interface Checker<M> {
+  readonly counts: CheckerCounts;
+  /** The highest index that any member has delivered. */
+  readonly committed: Index;
+  onStart(member: MemberId, recovered: Recovered): void;
+  /** After each step, with what went in and what came out. */
+  onStep(member: MemberId, input: Input<M>, outputs: readonly Output<M>[], probe: Probe): void;
+  /** At the moment when a message leaves its member. */
+  onWire?(from: MemberId, to: MemberId, message: M): void;
+}
+
+export class GroupChecker<M> implements Checker<M> {
+  readonly counts: CheckerCounts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
+  protected readonly ghosts = new Map<MemberId, Ghost>();
+  protected readonly chosen: Chosen[] = [{ hash: 0, term: 0, byTerm: 0, stampMs: 0 }];
+  protected readonly configuration: Configuration;
+  readonly #sparseSlots: boolean;
+  readonly #leaders = new Set<string>();
+  readonly #readFloors = new Map<string, Index>();
+  /** Accepted and not yet chosen: what has to stand at the index if it is chosen in that term. */
+  readonly #promised = new Map<Index, { readonly term: Term; readonly checksum: number; readonly member: MemberId }[]>();
+
+  constructor(configuration: Configuration, options: { readonly sparseSlots: boolean }) {
+    this.configuration = configuration;
+    this.#sparseSlots = options.sparseSlots;
+  }
+
+  get committed(): Index {
+    return this.chosen.length - 1;
+  }
+
+  onStart(member: MemberId, recovered: Recovered): void {
+    const makeLog = (): GhostLog => (this.#sparseSlots ? new SlotLog() : new ChainLog());
+    const ghost: Ghost = {
+      log: makeLog(),
+      disk: makeLog(),
+      pending: [],
+      term: 0,
+      committed: 0,
+      delivered: 0,
+      sentTerm: this.ghosts.get(member)?.sentTerm ?? 0,
+      installing: undefined,
+      submitted: new Map(),
+    };
+    if (recovered.snapshot !== undefined) {
+      const { index, term } = recovered.snapshot;
+      const chosen = this.chosen[index];
+      must(
+        chosen !== undefined,
+        "CommittedImmutable",
+        () => `${member} recovered a snapshot at ${index}, which was never committed`,
+      );
+      for (const log of [ghost.log, ghost.disk]) log.install(index, term, (chosen as Chosen).hash);
+      ghost.committed = index;
+      ghost.delivered = index;
+    }
+    for (const entry of recovered.entries) {
+      ghost.log.put(entry);
+      ghost.disk.put(entry);
+    }
+    this.onRecovered?.(member, ghost, recovered);
+    this.ghosts.set(member, ghost);
+  }
+
+  onStep(member: MemberId, input: Input<M>, outputs: readonly Output<M>[], probe: Probe): void {
+    const ghost = this.ghosts.get(member) as Ghost;
+    this.#onInput(member, ghost, input, probe);
+    must(probe.term >= ghost.term, "TermMonotonic", () => `${member} fell from term ${ghost.term} to ${probe.term}`);
+    ghost.term = probe.term;
+    for (const output of outputs) this.#onOutput(member, ghost, output, probe);
+    must(
+      probe.committedIndex >= ghost.committed,
+      "CommitMonotonic",
+      () => `${member} fell from ${ghost.committed} to ${probe.committedIndex}`,
+    );
+    ghost.committed = probe.committedIndex;
+    if (!this.#sparseSlots) checkOrder(member, ghost, probe);
+    this.afterStep?.(member, ghost, input, probe);
+  }
+
+  // ------------------------------------------------------------------------------- places for a protocol's own rules
+
+  onWire?(from: MemberId, to: MemberId, message: M): void;
+
+  /** A member came back with this; `ghost` is what will be known of it, its predecessor still stands in `ghosts`. */
+  protected onRecovered?(member: MemberId, ghost: Ghost, recovered: Recovered): void;
+  /** After the ghost took the entry. */
+  protected onPut?(member: MemberId, ghost: Ghost, entry: LogEntry, probe: Probe): void;
+  /** Before the ghost drops the entries. */
+  protected onTruncate?(member: MemberId, ghost: Ghost, from: Index, probe: Probe): void;
+  protected onMeta?(member: MemberId, ghost: Ghost, values: Readonly<Record<string, string>>): void;
+  protected onDelivered?(member: MemberId, ghost: Ghost, entries: readonly LogEntry[], probe: Probe): void;
+  /** The first time that this member leads in this term. */
+  protected onLeader?(member: MemberId, ghost: Ghost, term: Term): void;
+  protected afterStep?(member: MemberId, ghost: Ghost, input: Input<M>, probe: Probe): void;
+  /** Whether those for whom `counts` is true may decide about the index. */
+  protected isQuorumAt(_index: Index, counts: (member: MemberId) => boolean): boolean {
+    return hasQuorum(this.configuration, counts);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- the rules
+
+  #onInput(member: MemberId, ghost: Ghost, input: Input<M>, probe: Probe): void {
+    switch (input.kind) {
+      case "persisted":
+        this.#onPersisted(ghost, input.sequence);
+        break;
+      case "read":
+        this.#readFloors.set(`${member}/${input.ticket}`, this.committed);
+        break;
+      case "submit":
+        ghost.submitted.set(input.ticket, crc32(input.payload));
+        break;
+      case "snapshot-installed":
+        if (input.ok && ghost.installing !== undefined) this.#onInstalled(member, ghost, probe);
+        break;
+      default:
+        break;
+    }
+  }
+
+  #onOutput(member: MemberId, ghost: Ghost, output: Output<M>, probe: Probe): void {
+    switch (output.kind) {
+      case "persist":
+        for (const operation of output.operations) this.#onOperation(member, ghost, operation, probe);
+        ghost.pending.push(output);
+        break;
+      case "deliver":
+        this.#onDeliver(member, ghost, output.entries, probe);
+        break;
+      case "role":
+        if (output.role === "leader") this.#onLeader(member, ghost, output.term);
+        break;
+      case "accepted":
+        this.#onAccepted(member, ghost, output);
+        break;
+      case "rejected":
+        ghost.submitted.delete(output.ticket);
+        break;
+      case "read-at":
+        this.#onReadAt(member, output.ticket, output.index);
+        break;
+      case "install-snapshot":
+        if (output.done) ghost.installing = { index: output.index, term: output.term };
+        break;
+      case "halt":
+        throw new InvariantViolation("NoHalt", `${member}: ${output.why}`);
+      default:
+        break;
+    }
+  }
+
+  #onOperation(member: MemberId, ghost: Ghost, operation: LogOperation, probe: Probe): void {
+    switch (operation.kind) {
+      case "truncate":
+        if (operation.from > ghost.log.last) return;
+        this.counts.truncations++;
+        must(
+          operation.from > ghost.committed,
+          "CommittedImmutable",
+          () => `${member} truncates from ${operation.from}, committed ${ghost.committed}`,
+        );
+        this.onTruncate?.(member, ghost, operation.from, probe);
+        ghost.log.truncate(operation.from);
+        break;
+      case "put": {
+        const { entry } = operation;
+        must(
+          this.#sparseSlots || entry.index === ghost.log.last + 1,
+          "LogContiguous",
+          () => `${member} puts ${entry.index} after ${ghost.log.last}`,
+        );
+        ghost.log.put(entry);
+        this.onPut?.(member, ghost, entry, probe);
+        break;
+      }
+      case "meta":
+        this.onMeta?.(member, ghost, operation.values);
+        break;
+    }
+  }
+
+  #onPersisted(ghost: Ghost, sequence: number): void {
+    let done = 0;
+    for (; done < ghost.pending.length; done++) {
+      const pending = ghost.pending[done] as Ghost["pending"][number];
+      if (pending.sequence > sequence) break;
+      for (const operation of pending.operations) this.#toDisk(ghost.disk, operation);
+    }
+    ghost.pending.splice(0, done);
+  }
+
+  #toDisk(disk: GhostLog, operation: LogOperation): void {
+    if (operation.kind === "truncate") disk.truncate(Math.max(operation.from, disk.base + 1));
+    if (operation.kind !== "put") return;
+    const { index } = operation.entry;
+    // What an installed snapshot overtook may reach the disk late; recovery ignores it, and so do we.
+    if (this.#sparseSlots || (index > disk.base && index <= disk.last + 1)) disk.put(operation.entry);
+  }
+
+  #onDeliver(member: MemberId, ghost: Ghost, entries: readonly LogEntry[], probe: Probe): void {
+    for (const entry of entries) {
+      must(entry.index === ghost.delivered + 1, "Contiguity", () => `${member} delivers ${entry.index} after ${ghost.delivered}`);
+      ghost.delivered = entry.index;
+      const hash = this.#identityOf(ghost, entry);
+      const chosen = this.chosen[entry.index];
+      if (chosen === undefined) this.#choose(member, entry, hash, probe);
+      else
+        must(
+          chosen.hash === hash,
+          "StateMachineSafety",
+          () => `${member} delivers another entry at ${entry.index} (term ${entry.term}, chosen ${chosen.term})`,
+        );
+    }
+    this.onDelivered?.(member, ghost, entries, probe);
+  }
+
+  /** Of a gapless log the whole prefix is compared; of slots, what is handed out, which need not be what this disk holds. */
+  #identityOf(ghost: Ghost, entry: LogEntry): number {
+    return this.#sparseSlots ? contentHash(entry) : (ghost.log.hashAt(entry.index) as number);
+  }
+
+  #choose(member: MemberId, entry: LogEntry, hash: number, probe: Probe): void {
+    this.counts.commits++;
+    const { index, term, stampMs } = entry;
+    const before = this.chosen[index - 1] as Chosen;
+    must(
+      stampMs >= before.stampMs,
+      "StampMonotonic",
+      () => `the agreed time falls from ${before.stampMs} to ${stampMs} at ${index}`,
+    );
+    this.chosen[index] = { hash, term, byTerm: probe.term, stampMs };
+    const onDisk = (voter: MemberId): boolean => this.ghosts.get(voter)?.disk.hashAt(index) === hash;
+    must(this.isQuorumAt(index, onDisk), "ChosenOnQuorumDisk", () => {
+      const having = this.configuration.voters.filter(onDisk);
+      return `${member} delivers ${index} of term ${term}, which is on the disks of [${having}] only`;
+    });
+    for (const promise of this.#promised.get(index) ?? []) {
+      must(
+        promise.term !== term || promise.checksum === crc32(entry.payload),
+        "AcceptedIsChosen",
+        () => `${promise.member} promised another entry at ${index} of term ${term} than the one that was chosen`,
+      );
+    }
+    this.#promised.delete(index);
+  }
+
+  #onLeader(member: MemberId, ghost: Ghost, term: Term): void {
+    const key = `${term}/${member}`;
+    if (this.#leaders.has(key)) return;
+    this.#leaders.add(key);
+    this.counts.leaderChanges++;
+    this.onLeader?.(member, ghost, term);
+  }
+
+  #onAccepted(member: MemberId, ghost: Ghost, output: Extract<Output<M>, { kind: "accepted" }>): void {
+    const { ticket, index, term } = output;
+    const checksum = ghost.submitted.get(ticket);
+    ghost.submitted.delete(ticket);
+    // Chosen in the same step, or not of this incarnation: nothing is left to wait for.
+    if (checksum === undefined || index <= this.committed) return;
+    const promises = this.#promised.get(index);
+    if (promises === undefined) this.#promised.set(index, [{ term, checksum, member }]);
+    else promises.push({ term, checksum, member });
+  }
+
+  #onReadAt(member: MemberId, ticket: number, index: Index): void {
+    const floor = this.#readFloors.get(`${member}/${ticket}`) ?? 0;
+    this.#readFloors.delete(`${member}/${ticket}`);
+    this.counts.readsServed++;
+    must(index >= floor, "ReadFloor", () => `${member} serves a read at ${index}; ${floor} was committed when it came`);
+  }
+
+  #onInstalled(member: MemberId, ghost: Ghost, probe: Probe): void {
+    const { index, term } = ghost.installing as { index: Index; term: Term };
+    ghost.installing = undefined;
+    const chosen = this.chosen[index];
+    must(
+      chosen !== undefined && (this.#sparseSlots || chosen.term === term),
+      "StateMachineSafety",
+      () => `${member} installs a snapshot at ${index} of term ${term} that was not chosen`,
+    );
+    this.counts.snapshotsInstalled++;
+    // The disk forgets in the same step: the snapshot's rename is what makes both durable.
+    for (const log of [ghost.log, ghost.disk]) log.install(index, term, (chosen as Chosen).hash);
+    ghost.delivered = index;
+    must(
+      probe.committedIndex >= index,
+      "CommitMonotonic",
+      () => `${member} stays at ${probe.committedIndex} after the snapshot at ${index}`,
+    );
+  }
+}
+
+function checkOrder(member: MemberId, ghost: Ghost, probe: Probe): void {
+  must(
+    probe.committedIndex <= probe.lastIndex,
+    "IndexOrder",
+    () => `${member} committed ${probe.committedIndex} beyond its last ${probe.lastIndex}`,
+  );
+  must(
+    probe.lastIndex === ghost.log.last,
+    "LogFollowsDisk",
+    () => `${member} holds up to ${probe.lastIndex} and told the disk ${ghost.log.last}`,
+  );
+}
