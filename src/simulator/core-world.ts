@@ -14,6 +14,7 @@ import type { Checker, CheckerCounts } from "./group-checker.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
+import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 
 /** A snapshot's content: the index and the agreed time, which is all that there is to remember here. */
 const snapshotBytes = 16;
@@ -79,16 +80,18 @@ export class CoreWorld implements FaultTarget {
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
   }
 
+  /** Events delivered so far. */
+  get steps(): number {
+    return this.#queue.steps;
+  }
+
   /** Faults for at least so many steps and so much virtual time, then peace, in which the group must come together. */
-  run(options: { readonly stepsMin: number; readonly virtualMsMin: number; readonly leaderChangesMin: number }): CoreWorldReport {
+  run(floors: RunFloors): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
     const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#network });
     this.#planLoad();
-    const { stepsMin, virtualMsMin, leaderChangesMin } = options;
-    const isEnough = (): boolean =>
-      this.#queue.steps >= stepsMin && this.#queue.nowMs >= virtualMsMin && this.checker.counts.leaderChanges >= leaderChangesMin;
-    let nudgeMs = virtualMsMin;
-    while (!isEnough()) {
+    let nudgeMs = floors.virtualMsMin;
+    while (!hasRunEnough(floors, this.#queue, this.checker.counts)) {
       this.#queue.step();
       if (this.#queue.nowMs <= nudgeMs) continue;
       // A quiet seed: what is missing is a change of leader.

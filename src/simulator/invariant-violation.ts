@@ -5,6 +5,8 @@
 export class InvariantViolation extends Error {
   override readonly name = "InvariantViolation";
   readonly invariant: string;
+  /** Events that the world had delivered until then; the world says so. */
+  steps?: number;
   constructor(invariant: string, details: string) {
     super(`${invariant}: ${details}`);
     this.invariant = invariant;

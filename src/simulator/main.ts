@@ -24,6 +24,7 @@ const usage = `npm run sim -- [options]
   --twice         run each seed twice and compare the trace hashes
   --until-failure stop at the first violation
   --seconds N     stop after so long, whatever is left (for a budget)
+  --cpu-seconds N the same, by the processor time of each process
   --json          print the sums as one JSON object
 
 Exit code: 0 no violation, 1 a violation, 2 wrong usage.`;
@@ -37,6 +38,7 @@ interface Settings {
   readonly worlds: readonly WorldName[];
   readonly twice: boolean;
   readonly seconds: number;
+  readonly cpuSeconds: number;
   /** Violations after which a process stops. */
   readonly failuresMax: number;
 }
@@ -102,6 +104,7 @@ function readOptions() {
         twice: { type: "boolean", default: false },
         "until-failure": { type: "boolean", default: false },
         seconds: { type: "string", default: "1e9" },
+        "cpu-seconds": { type: "string", default: "1e9" },
         json: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -127,6 +130,7 @@ function readOptions() {
       worlds,
       twice: values.twice,
       seconds: Number(values.seconds),
+      cpuSeconds: Number(values["cpu-seconds"]),
       failuresMax: values["until-failure"] ? 1 : 5,
     };
     const seed = values.seed === undefined ? undefined : whole(values.seed, "seed");
@@ -172,9 +176,10 @@ async function work(settings: Settings): Promise<void> {
   const sums = { core: noSums(), stack: noSums() };
   const failures: Failure[] = [];
   const untilMs = Date.now() + settings.seconds * 1_000;
+  const hasTime = (): boolean => Date.now() < untilMs && cpuSeconds() < settings.cpuSeconds;
   for (
     let seed = settings.from;
-    seed < settings.from + settings.seeds && Date.now() < untilMs && failures.length < settings.failuresMax;
+    seed < settings.from + settings.seeds && hasTime() && failures.length < settings.failuresMax;
     seed++
   ) {
     const worlds = settings.worlds.filter((world) => sums[world].steps < settings.steps);
@@ -191,6 +196,7 @@ async function work(settings: Settings): Promise<void> {
         include(sums[world], first, (performance.now() - startedMs) / (settings.twice ? 2 : 1));
       } catch (error) {
         failures.push(failureOf(seed, world, error));
+        sums[world].steps += stepsOf(error);
       }
     }
   }
@@ -228,6 +234,16 @@ function failureOf(seed: number, world: WorldName, error: unknown): Failure {
   const { name, message, stack, invariant } = error as Error & { invariant?: string };
   // A violation speaks for itself; anything else is a crash, and its place matters.
   return { seed, world, invariant: invariant ?? name, message: invariant === undefined ? (stack ?? message) : message };
+}
+
+/** What a seed went through until it failed. */
+function stepsOf(error: unknown): number {
+  return (error as { readonly steps?: number }).steps ?? 0;
+}
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
 }
 
 function noSums(): Sums {

@@ -5,6 +5,7 @@
 import { CoreWorld } from "./core-world.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
+import type { RunFloors } from "./run-floors.ts";
 import { World } from "./world.ts";
 
 /** `core`: cores alone, as fast as it goes. `stack`: whole members with their logs, clients and recipes. */
@@ -12,7 +13,7 @@ export type WorldName = "core" | "stack";
 
 export interface RunOptions {
   readonly world: WorldName;
-  readonly floors: { readonly stepsMin: number; readonly virtualMsMin: number; readonly leaderChangesMin: number };
+  readonly floors: RunFloors;
   /** Lets every promise that is ready go on, and returns when none is. */
   readonly drain: () => Promise<void>;
   readonly onTrace?: (atMs: number, text: string) => void;
@@ -43,8 +44,16 @@ function crashFaults(protocol: SimulatedProtocol<unknown>): Simulation {
   return {
     worlds: protocol.hasStack ? ["core", "stack"] : ["core"],
     run: async (seed, { world, floors, drain, onTrace }) => {
-      if (world === "core") return { ...new CoreWorld(seed, protocol).run(floors), operations: 0, grants: 0 };
-      return new World(seed, { ...floors, protocol, drain, ...(onTrace === undefined ? {} : { onTrace }) }).run();
+      const made =
+        world === "core"
+          ? new CoreWorld(seed, protocol)
+          : new World(seed, { protocol, drain, ...(onTrace === undefined ? {} : { onTrace }) });
+      try {
+        return { operations: 0, grants: 0, ...(await made.run(floors)) };
+      } catch (error) {
+        if (error instanceof Error) Object.assign(error, { steps: made.steps });
+        throw error;
+      }
     },
   };
 }

@@ -25,6 +25,7 @@ import { InvariantViolation } from "./invariant-violation.ts";
 import { ObservedCore } from "./observed-core.ts";
 import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
+import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
@@ -32,9 +33,6 @@ import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } f
 
 export interface WorldOptions {
   readonly protocol: SimulatedProtocol<unknown>;
-  readonly stepsMin: number;
-  readonly virtualMsMin: number;
-  readonly leaderChangesMin: number;
   /** Lets every promise that is ready go on, and returns when none is. */
   readonly drain: () => Promise<void>;
   /** Told of every event that the members emit, for `--trace`. */
@@ -120,18 +118,18 @@ export class World implements FaultTarget {
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
   }
 
-  async run(): Promise<WorldReport> {
+  /** Events delivered so far. */
+  get steps(): number {
+    return this.#queue.steps;
+  }
+
+  async run(floors: RunFloors): Promise<WorldReport> {
     for (const node of this.#nodes.values()) this.#boot(node);
     for (let number = 0; number < 4; number++) this.#startClient(number);
     const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#datagrams });
     this.#planClientPauses();
-    const { stepsMin, virtualMsMin, leaderChangesMin } = this.#options;
-    const isEnough = (): boolean =>
-      this.#queue.steps >= stepsMin &&
-      this.#queue.nowMs >= virtualMsMin &&
-      this.#checker.counts.leaderChanges >= leaderChangesMin;
-    let nudgeMs = virtualMsMin;
-    while (!isEnough()) {
+    let nudgeMs = floors.virtualMsMin;
+    while (!hasRunEnough(floors, this.#queue, this.#checker.counts)) {
       await this.#step();
       if (this.#queue.nowMs > nudgeMs) {
         // A quiet seed: what is missing is a change of leader.

@@ -1,0 +1,19 @@
+// Locks: the queue, the guard, the token. See `scripts/mutants.mjs` for the fields.
+export default [
+  {
+    name: "a waiter takes any departure ahead for its turn",
+    file: "recipes/queue-place.ts",
+    find: "wake.key === ahead.key && ahead.sole && wake.revision !== null",
+    replace: "wake.key === ahead.key && wake.revision !== null",
+    world: "stack",
+    source: "a waiter that gave up in the middle of the queue",
+  },
+  {
+    name: "the guard compares nothing",
+    file: "recipes/queue-place.ts",
+    find: 'const compare = { key: this.key, target: "createRevision", is: "equal", to: this.createRevision } as const;',
+    replace: 'const compare = { key: this.key, target: "createRevision", is: "less", to: Number.MAX_SAFE_INTEGER } as const;',
+    world: "stack",
+    source: "the half that nobody ships",
+  },
+];

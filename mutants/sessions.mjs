@@ -1,0 +1,34 @@
+// Sessions and leases: who may call one alive, and until when. See `scripts/mutants.mjs` for the fields.
+export default [
+  {
+    name: "a keep-alive is confirmed without proof of leadership",
+    file: "replica/replica.ts",
+    find: "    this.read(\n      {\n        onReady: () => this.#confirm(session, sink, tag),",
+    replace: "    this.#confirm(session, sink, tag);\n    this.read(\n      {\n        onReady: () => undefined,",
+    also: [
+      {
+        find: 'onRefused: (_, refusal) => sink.onRefused(tag, refusal),\n        onOutcome: () => assert(false, "a read has no outcome"),',
+        replace: "onRefused: () => undefined,\n        onOutcome: () => undefined,",
+      },
+    ],
+    world: "stack",
+    source: "etcd 15247",
+  },
+  {
+    name: "a new leader cuts leases short",
+    file: "replica/session-keeper.ts",
+    find: "deadlineMs: this.#platform.now() + ttlMs, expiring: false",
+    replace: "deadlineMs: this.#platform.now() + ttlMs / 4, expiring: false",
+    world: "stack",
+    source: "etcd 12528",
+  },
+  {
+    name: "a session counts its lease from the answer, for its whole length",
+    file: "client/session.ts",
+    find: "if (sentMs > this.#confirmedMs) this.#confirmedMs = sentMs;",
+    replace: "this.#confirmedMs = this.now();",
+    also: [{ find: "return this.#confirmedMs + (this.ttlMs * 2) / 3;", replace: "return this.#confirmedMs + this.ttlMs * 1.2;" }],
+    world: "stack",
+    source: "etcd client/v3/lease.go counts from the response",
+  },
+];

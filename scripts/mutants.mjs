@@ -1,0 +1,235 @@
+// `npm run mutants`: plants bugs one at a time into a copy of the source, hunts each with the simulator, and prints which
+// invariant caught it, with the seed, the steps and the seconds. A green simulator means something only because these turn
+// it red. The source has no switch for any of them: each is a patch on a copy, and one that does not apply is an error.
+//
+//   npm run mutants -- [--only TEXT] [--protocol NAME] [--cpu-seconds N] [--base N[,N...]] [--jobs N]
+//                      [--json FILE] [--markdown FILE] [--check]
+//
+// The bugs stand in `mutants/*.mjs`; each file default-exports an array of
+//   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", explained? }
+// `source`: who shipped it, or which sentence it breaks. `find` must stand exactly once in `src/<file>`.
+// `explained`: why a survivor may survive; it is printed, and it still counts as a survivor.
+// Exit code: 0 all died with every base, 1 one survived, 2 a patch does not apply or a copy does not build.
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { values } = parseArgs({
+  options: {
+    only: { type: "string", default: "" },
+    protocol: { type: "string", default: "" },
+    "cpu-seconds": { type: "string", default: "240" },
+    base: { type: "string", default: "1" },
+    jobs: { type: "string", default: String(Math.min(2, cpus().length)) },
+    json: { type: "string" },
+    markdown: { type: "string" },
+    check: { type: "boolean", default: false },
+  },
+});
+const bases = values.base.split(",").map(Number);
+const budget = Number(values["cpu-seconds"]);
+
+const mutants = await readMutants();
+const misfits = mutants.flatMap((mutant) => misfitsOf(mutant));
+for (const misfit of misfits) console.error(misfit);
+if (misfits.length > 0) process.exit(2);
+if (values.check) {
+  console.log(`${mutants.length} patches apply`);
+  process.exit(0);
+}
+
+const folder = join(root, "node_modules", `.mutants-${process.pid}`);
+const waiting = mutants.flatMap((mutant) => bases.map((base) => ({ mutant, base })));
+const rows = [];
+let broken = false;
+try {
+  await Promise.all(Array.from({ length: Number(values.jobs) }, (_, slot) => huntAll(join(folder, String(slot)))));
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+report();
+
+async function readMutants() {
+  const files = readdirSync(join(root, "mutants"))
+    .filter((file) => file.endsWith(".mjs"))
+    .sort();
+  const lists = [];
+  for (const file of files) {
+    const { default: list } = await import(pathToFileURL(join(root, "mutants", file)));
+    lists.push(...list.map((mutant) => ({ protocol: "raft", world: "core", ...mutant, list: file.replace(".mjs", "") })));
+  }
+  const names = new Set();
+  for (const { name } of lists) {
+    if (names.has(name)) throw new Error(`Two mutants are called "${name}".`);
+    names.add(name);
+  }
+  const text = values.only.toLowerCase();
+  return lists.filter(
+    (mutant) =>
+      (mutant.name.toLowerCase().includes(text) || mutant.list === text) &&
+      (values.protocol === "" || values.protocol === mutant.protocol),
+  );
+}
+
+function patchesOf(mutant) {
+  return [mutant, ...(mutant.also ?? [])].map(({ file = mutant.file, find, replace }) => ({ file, find, replace }));
+}
+
+function misfitsOf(mutant) {
+  return patchesOf(mutant).flatMap(({ file, find, replace }) => {
+    const path = join(root, "src", file);
+    if (!existsSync(path)) return [`"${mutant.name}": there is no src/${file}`];
+    const count = readFileSync(path, "utf8").split(find).length - 1;
+    if (count !== 1) return [`"${mutant.name}": found ${count} times in src/${file}: ${find}`];
+    return find === replace || typeof replace !== "string" ? [`"${mutant.name}": the patch changes nothing`] : [];
+  });
+}
+
+/** One slot: its own copy, mutant after mutant. */
+async function huntAll(copy) {
+  mkdirSync(copy, { recursive: true });
+  cpSync(join(root, "src"), join(copy, "src"), {
+    recursive: true,
+    filter: (path) => !path.endsWith(".test.ts") && !/\/(cli|torture)$/.test(path),
+  });
+  cpSync(join(root, "tsconfig.json"), join(copy, "tsconfig.json"));
+  writeFileSync(join(copy, "package.json"), '{ "type": "module" }');
+  writeFileSync(
+    join(copy, "tsconfig.build.json"),
+    JSON.stringify({
+      extends: "./tsconfig.json",
+      compilerOptions: { noEmit: false, noCheck: true, rootDir: "src", outDir: "dist" },
+      include: ["src"],
+    }),
+  );
+  try {
+    symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
+  } catch {
+    // Windows without the right to link: resolution goes up to the repository's own folder all the same.
+  }
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+    const { mutant, base } = next;
+    try {
+      rows.push({ ...mutant, base, ...(await hunt(mutant, base, copy)) });
+      printRow(rows.at(-1));
+    } catch (error) {
+      broken = true;
+      console.error(`"${mutant.name}": ${error.message}`);
+    }
+  }
+}
+
+async function hunt(mutant, base, copy) {
+  const patches = patchesOf(mutant);
+  for (const { file, find, replace } of patches) {
+    const path = join(copy, "src", file);
+    // A function, because a string would give `$&` and its like a meaning.
+    writeFileSync(
+      path,
+      readFileSync(path, "utf8").replace(find, () => replace),
+    );
+  }
+  try {
+    rmSync(join(copy, "dist"), { recursive: true, force: true });
+    const built = await run([join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json"], copy, 120);
+    if (built.code !== 0) throw new Error(`the patched copy does not build: ${built.output}`);
+    return await simulate(mutant, base, copy);
+  } finally {
+    for (const { file } of patches) cpSync(join(root, "src", file), join(copy, "src", file));
+  }
+}
+
+async function simulate({ protocol, world }, base, copy) {
+  const args = [join(copy, "dist/simulator/main.js"), "--protocol", protocol, "--world", world, "--from", String(base)];
+  args.push("--seeds", "1000000", "--jobs", "1", "--cpu-seconds", String(budget), "--until-failure", "--json");
+  const startedMs = Date.now();
+  const { output, code } = await run(args, copy, 2 * budget + 60);
+  const seconds = (Date.now() - startedMs) / 1_000;
+  // Virtual time that stands still for ever: no seed ends, and no invariant is asked.
+  if (code === "timeout") return { invariant: "Hang", seconds };
+  let result;
+  try {
+    result = JSON.parse(output);
+  } catch {
+    throw new Error(`the simulator did not run: ${output.slice(-2_000)}`);
+  }
+  const { steps } = result.worlds[world];
+  const [failure] = result.failures;
+  if (failure === undefined) return { steps, seconds };
+  // A patch that does not make sense is not a bug that was caught.
+  if (["ReferenceError", "SyntaxError"].includes(failure.invariant)) throw new Error(failure.message);
+  return { invariant: failure.invariant, message: failure.message, seed: failure.seed, steps, seconds };
+}
+
+function run(args, cwd, secondsMax) {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, args, { cwd, stdio: ["ignore", "pipe", "pipe"], detached: true });
+    let output = "";
+    let timedOut = false;
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk));
+    const timer = setTimeout(() => {
+      timedOut = true;
+      // The whole group: the simulator works in a process of its own.
+      process.kill(-child.pid, "SIGKILL");
+    }, secondsMax * 1_000);
+    child.once("close", (code) => {
+      clearTimeout(timer);
+      resolve({ output, code: timedOut ? "timeout" : code });
+    });
+  });
+}
+
+function printRow({ name, base, invariant, seed, steps, seconds }) {
+  const verdict = invariant === undefined ? "SURVIVED" : `${invariant}${seed === undefined ? "" : `, seed ${seed}`}`;
+  console.log(`${name} [${base}]: ${verdict} (${count(steps)} steps, ${seconds.toFixed(1)} s)`);
+}
+
+function report() {
+  const byMutant = mutants.map((mutant) => ({ mutant, found: rows.filter((row) => row.name === mutant.name) }));
+  const survivors = rows.filter((row) => row.invariant === undefined);
+  if (values.json !== undefined) {
+    const table = rows.map(({ find, replace, also, ...row }) => row);
+    writeFileSync(values.json, `${JSON.stringify({ bases, cpuSeconds: budget, rows: table }, null, 2)}\n`);
+  }
+  if (values.markdown !== undefined) writeFileSync(values.markdown, toMarkdown(byMutant));
+  for (const row of survivors) {
+    console.log(
+      `SURVIVED: ${row.name} (base ${row.base}, ${row.list})${row.explained === undefined ? "" : `: ${row.explained}`}`,
+    );
+  }
+  const dead = byMutant.filter(({ found }) => found.length > 0 && found.every((row) => row.invariant !== undefined)).length;
+  console.log(
+    `${dead} of ${mutants.length} died with every one of ${bases.length} seed bases; ${survivors.length} hunts without a kill`,
+  );
+  process.exitCode = broken ? 2 : survivors.length === 0 ? 0 : 1;
+}
+
+function toMarkdown(byMutant) {
+  const head = [
+    "list",
+    "bug",
+    "who shipped it, or what it breaks",
+    "caught by",
+    ...bases.map((base) => `base ${base}: seed, steps, seconds`),
+  ];
+  const lines = byMutant.map(({ mutant, found }) => {
+    const invariants = [...new Set(found.map((row) => row.invariant ?? "**survived**"))].join(", ");
+    const cells = bases.map((base) => {
+      const row = found.find((one) => one.base === base);
+      if (row === undefined) return "not run";
+      return row.invariant === undefined
+        ? `survived ${count(row.steps)}, ${row.seconds.toFixed(0)} s`
+        : `${row.seed ?? ""}, ${count(row.steps)}, ${row.seconds.toFixed(1)}`;
+    });
+    return [mutant.list, mutant.name, mutant.source, invariants, ...cells];
+  });
+  return `${[head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |`).join("\n")}\n`;
+}
+
+function count(steps) {
+  return (steps ?? 0).toLocaleString("en-US");
+}
