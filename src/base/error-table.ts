@@ -49,6 +49,7 @@ export const errorTable = {
   UNAUTHORIZED: conflict("Ask for a credential that may use this key range."),
   LOCK_TIMEOUT: conflict("Wait longer, or look at the holder that the message names."),
   NOT_HOLDER: conflict("The hold had ended before the call."),
+  YIELD_ASKED: conflict("Finish or put aside the work, and release; nothing is taken from you."),
   SESSION_EXPIRED: conflict("Open a new session; what was bound to the old one is gone."),
   CLAIM_TOO_OLD: conflict("This mutation was answered long ago and will not run again."),
   COMPACTED: conflict("The revision is no longer kept; read the present state."),

@@ -36,6 +36,10 @@ export interface CampaignOptions {
   readonly title: string;
   readonly waitMs: number;
   readonly signal: AbortSignal | undefined;
+  readonly maxHoldMs?: number;
+  readonly minHoldMs?: number;
+  /** Where requests to yield are written. */
+  readonly revocations: Store;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
@@ -77,12 +81,12 @@ export async function campaignAtOnce(options: CampaignOptions): Promise<Granted 
 
 /** The hold, or an error and a place that is given up. */
 async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: Place): Promise<Granted> {
-  const { name, store, telemetry, title } = options;
+  const { maxHoldMs, minHoldMs, name, revocations, store, telemetry, title } = options;
   const letGo = place.session.hold();
   try {
     const token = await place.awaitTurn(signal);
     telemetry?.emit({ kind: "hold.granted", lock: name, token, waitedMs: store.platform.now() - startedAt });
-    return { place, hold: new Hold({ place, token, name, title, letGo, telemetry }) };
+    return { place, hold: new Hold({ place, token, name, title, letGo, maxHoldMs, minHoldMs, revocations, telemetry }) };
   } catch (error) {
     letGo();
     if (error !== timeIsUp) {

@@ -21,13 +21,14 @@ import { linkSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
 import type { CallOptions, Compare, Revision, SessionId, Store, WatchBatch } from "../store/store.ts";
+import { lockDefaults } from "./acquirable.ts";
 import { Bell, sleep } from "./bell.ts";
 import { campaign, type Granted } from "./campaign.ts";
 import { insist } from "./insist.ts";
-import { lockDefaults } from "./lock.ts";
 import { decodeMetadata, encodeMetadata } from "./metadata.ts";
 import { checkName, checkTtlMs, type StoreSource } from "./options.ts";
 import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
+import { revocationsOf } from "./revocation.ts";
 
 export interface ElectionOptions {
   /** How long the leader may be silent before the next one leads. As for a lock. Default 15_000. */
@@ -61,7 +62,7 @@ export function createElection(engine: StoreSource, name: string, options: Elect
   const store = engine.store(`election/${name}`);
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
-  return new Election(store, { ...options, name, ttlMs });
+  return new Election(store, { ...options, name, ttlMs, revocations: revocationsOf(engine, store) });
 }
 
 /** @since 0.1.0 */
@@ -70,14 +71,19 @@ export class Election {
   readonly ttlMs: number;
   readonly #store: Store;
   readonly #telemetry: Telemetry<ConclaveEvent> | undefined;
+  readonly #revocations: Store;
   #isRunning = false;
 
   /** Use `createElection`, which checks the options. */
-  constructor(store: Store, options: ElectionOptions & { readonly name: string; readonly ttlMs: number }) {
+  constructor(
+    store: Store,
+    options: ElectionOptions & { readonly name: string; readonly ttlMs: number; readonly revocations: Store },
+  ) {
     this.name = options.name;
     this.ttlMs = options.ttlMs;
     this.#store = store;
     this.#telemetry = options.telemetry;
+    this.#revocations = options.revocations;
   }
 
   /**
@@ -157,6 +163,7 @@ export class Election {
     const campaignOptions = {
       store: this.#store,
       queue: queueOf(exclusiveLine),
+      revocations: this.#revocations,
       ttlMs: this.ttlMs,
       value: encodeAnnouncement({ value: options.value }),
       name: this.name,

@@ -11,9 +11,11 @@ import { background } from "../base/background.ts";
 import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
-import type { Telemetry } from "../base/ports.ts";
-import type { Compare, Revision } from "../store/store.ts";
+import type { Telemetry, Timer } from "../base/ports.ts";
+import type { Compare, Revision, Store } from "../store/store.ts";
+import { sleep } from "./bell.ts";
 import type { Place } from "./place-claim.ts";
+import { whenAskedToYield } from "./revocation.ts";
 
 export interface HoldOptions {
   readonly place: Place;
@@ -24,8 +26,16 @@ export interface HoldOptions {
   readonly title: string;
   /** Lets the process end as far as this hold is concerned: what `session.hold()` gave. */
   readonly letGo: () => void;
+  /** See `LockOptions`. */
+  readonly maxHoldMs: number | undefined;
+  readonly minHoldMs: number | undefined;
+  /** Where requests to yield are written. */
+  readonly revocations: Store;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
+
+/** Longer delays overflow the timers of most hosts. */
+const delayMsMax = 2_147_483_647;
 
 type HoldState =
   | { readonly kind: "held" }
@@ -49,14 +59,23 @@ export class Hold implements AsyncDisposable {
   /** Ends the watch of the key. */
   readonly #endController = new AbortController();
   readonly #sessionLost: LinkedSignal;
+  readonly #grantedAtMs: number;
+  readonly #maxHoldTimer: Timer | undefined;
   #state: HoldState = { kind: "held" };
   #isWatching = false;
+  #revocation: AbortController | undefined;
 
   constructor(options: HoldOptions) {
     this.name = options.name;
     this.token = options.token;
     this.#place = options.place;
     this.#options = options;
+    const { platform } = options.place.store;
+    this.#grantedAtMs = platform.now();
+    const { maxHoldMs } = options;
+    if (maxHoldMs !== undefined && maxHoldMs < delayMsMax) {
+      this.#maxHoldTimer = platform.setTimer(maxHoldMs, () => this.#now(), { ref: false });
+    }
     this.#sessionLost = linkSignal(options.place.session.lost);
     this.#sessionLost.signal.addEventListener("abort", () => this.#now(), { once: true });
     if (this.#sessionLost.signal.aborted) this.#now();
@@ -92,6 +111,18 @@ export class Hold implements AsyncDisposable {
   }
 
   /**
+   * Aborts when somebody asks this holder to yield (`lock.revoke`); the reason is an Error with their words. The hold goes
+   * on: to yield is to release. The first use starts a watch.
+   */
+  get revoked(): AbortSignal {
+    if (this.#revocation === undefined) {
+      this.#revocation = new AbortController();
+      if (this.#now().kind === "held") background(this.#listen(this.#revocation), "the watch for requests to yield");
+    }
+    return this.#revocation.signal;
+  }
+
+  /**
    * Throws where `held` would be false. The line to write before every step that must not happen twice.
    * @throws LOCK_LOST (its time ran out), NOT_HOLDER (it was released)
    */
@@ -124,7 +155,7 @@ export class Hold implements AsyncDisposable {
     const state = this.#now();
     switch (state.kind) {
       case "held": {
-        const done = this.#place.leave();
+        const done = this.#leaveInTime();
         this.#end({ kind: "released", done });
         return done;
       }
@@ -144,14 +175,46 @@ export class Hold implements AsyncDisposable {
     if (this.#now().kind === "held") this.#lose(undefined);
   }
 
+  /** At once, or in the background at the end of the shortest time. */
+  #leaveInTime(): Promise<void> {
+    const { platform } = this.#place.store;
+    const restMs = this.#grantedAtMs + (this.#options.minHoldMs ?? 0) - platform.now();
+    if (restMs <= 0) return this.#place.leave();
+    const later = async (): Promise<void> => {
+      const lost = linkSignal(this.#place.session.lost);
+      // A process that ends earlier lets its session end, and the place with it: that is later still.
+      await sleep({ platform, timeoutMs: restMs, signal: lost.signal, ref: false }).catch(() => undefined);
+      lost.unlink();
+      await this.#place.leave();
+    };
+    background(later(), "the end of the shortest hold");
+    return Promise.resolve();
+  }
+
+  async #listen(revocation: AbortController): Promise<void> {
+    const { place, revocations, title } = this.#options;
+    const reason = await whenAskedToYield(revocations, place.key, this.#endController.signal);
+    if (reason !== null) revocation.abort(conclaveError("YIELD_ASKED", `${title}: the holder is asked to yield: ${reason}`));
+  }
+
   async #watchKey(): Promise<void> {
     if (await this.#place.whenGone(this.#endController.signal)) this.noteKeyGone();
   }
 
   /** The state by the clock of this moment. */
   #now(): HoldState {
-    if (this.#state.kind === "held" && !this.#place.session.alive) this.#lose(this.#place.session.lost.reason);
+    if (this.#state.kind !== "held") return this.#state;
+    if (!this.#place.session.alive) this.#lose(this.#place.session.lost.reason);
+    else if (this.#isOverdue()) {
+      this.#lose(undefined);
+      background(this.#place.leave(), "leaving a queue");
+    }
     return this.#state;
+  }
+
+  #isOverdue(): boolean {
+    const { maxHoldMs } = this.#options;
+    return maxHoldMs !== undefined && this.#place.store.platform.now() - this.#grantedAtMs >= maxHoldMs;
   }
 
   #lose(cause: unknown): void {
@@ -165,6 +228,7 @@ export class Hold implements AsyncDisposable {
   #end(state: HoldState): void {
     this.#state = state;
     this.#endController.abort();
+    this.#maxHoldTimer?.cancel();
     this.#sessionLost.unlink();
     this.#options.letGo();
   }
@@ -172,6 +236,10 @@ export class Hold implements AsyncDisposable {
   #lossNow(cause: unknown): ConclaveError {
     const { session } = this.#place;
     const agoMs = Math.floor(session.now() - session.deadline);
+    if (session.alive && this.#isOverdue()) {
+      const heldMs = Math.floor(session.now() - this.#grantedAtMs);
+      return conclaveError("LOCK_LOST", `${this.#options.title} was lost: it was held for ${heldMs} ms, its longest time.`);
+    }
     const ended = session.lost.aborted ? "its session was ended" : "somebody deleted its key in the store";
     return conclaveError(
       "LOCK_LOST",

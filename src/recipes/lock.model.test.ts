@@ -12,8 +12,8 @@
 import { expect, test } from "vitest";
 import { ConclaveError } from "../base/errors.ts";
 import { LocalEngine } from "../testing/local-engine.ts";
-import type { BatchFault, CallFault, LocalFaults } from "../testing/local-faults.ts";
 import { VirtualPlatform } from "../testing/virtual-platform.ts";
+import { badWeather } from "../testing/weather.ts";
 import type { Hold } from "./hold.ts";
 import { createLock, type Lock } from "./lock.ts";
 
@@ -22,58 +22,6 @@ const seedCount = Number(process.env.CONCLAVE_SEEDS ?? 150);
 const seeds = process.env.CONCLAVE_SEED
   ? [Number(process.env.CONCLAVE_SEED)]
   : Array.from({ length: seedCount }, (_, index) => index + 1);
-
-interface Weather {
-  isBad: boolean;
-  readonly dice: Dice;
-  readonly faults: LocalFaults;
-}
-
-class Dice {
-  readonly #platform: VirtualPlatform;
-  constructor(seed: number) {
-    this.#platform = new VirtualPlatform({ seed });
-  }
-  /** A whole number from 0 to below the limit. */
-  below(limit: number): number {
-    return this.#platform.randomUint32() % limit;
-  }
-  chance(percent: number): boolean {
-    return this.below(100) < percent;
-  }
-}
-
-function badWeather(seed: number, watch: "log" | "level"): Weather {
-  const dice = new Dice(seed);
-  const weather: Weather = {
-    isBad: true,
-    dice,
-    faults: {
-      latencyMs: () => (weather.isBad && dice.chance(60) ? dice.below(30) : 0),
-      call: (): CallFault | undefined => {
-        if (!weather.isBad || dice.chance(90)) return undefined;
-        const kinds: CallFault[] = [
-          { kind: "refuse" },
-          { kind: "lose-request" },
-          { kind: "lose-answer" },
-          { kind: "late", delayMs: dice.below(2_500) },
-        ];
-        return kinds[dice.below(kinds.length)];
-      },
-      batch: (): BatchFault | undefined => {
-        if (!weather.isBad || dice.chance(60)) return undefined;
-        const kinds: BatchFault[] = [
-          { kind: "drop" },
-          { kind: "duplicate" },
-          { kind: "coalesce", delayMs: 10 + dice.below(100) },
-          ...(watch === "log" ? [{ kind: "resync" } as const] : []),
-        ];
-        return kinds[dice.below(kinds.length)];
-      },
-    },
-  };
-  return weather;
-}
 
 class Judge {
   readonly holds: Hold[] = [];

@@ -34,3 +34,24 @@ export function checkTtlMs(ttlMs: number, limits: Limits, engine: string): void 
 export function checkWaitMs(waitMs: number): void {
   if (!(waitMs >= 0)) throw conclaveError("INVALID_OPTION", `\`waitMs\` is ${waitMs}; it must be 0 or more, or Infinity.`);
 }
+
+/** @throws INVALID_OPTION */
+export function checkHoldTimes({
+  maxHoldMs = Number.POSITIVE_INFINITY,
+  minHoldMs = 0,
+}: {
+  readonly maxHoldMs?: number;
+  readonly minHoldMs?: number;
+}): void {
+  if (!(maxHoldMs > 0)) throw conclaveError("INVALID_OPTION", `\`maxHoldMs\` is ${maxHoldMs}; it must be above 0.`);
+  if (!(minHoldMs >= 0 && minHoldMs <= maxHoldMs)) {
+    throw conclaveError("INVALID_OPTION", `\`minHoldMs\` is ${minHoldMs}; it must be from 0 to \`maxHoldMs\`.`);
+  }
+}
+
+/** A whole number of at least one. @throws INVALID_OPTION */
+export function checkCount(count: number, field: string): void {
+  if (!Number.isSafeInteger(count) || count < 1) {
+    throw conclaveError("INVALID_OPTION", `\`${field}\` is ${count}; it must be a whole number of at least 1.`);
+  }
+}

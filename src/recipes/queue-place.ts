@@ -20,13 +20,14 @@
  */
 import { assert } from "../base/assert.ts";
 import { background } from "../base/background.ts";
-import { utf8Encode } from "../base/bytes.ts";
+
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Entry } from "../store/entry.ts";
-import type { Compare, KeyRange, Op, OpResult, Revision, Session, Store, Txn, WatchBatch } from "../store/store.ts";
-import { Bell, sleep } from "./bell.ts";
+import type { Compare, KeyRange, Op, OpResult, Revision, Session, Store, Txn } from "../store/store.ts";
+import { Bell } from "./bell.ts";
 import { insist } from "./insist.ts";
+import { pollMs, type Wake, watchForEnd, whenDeleted } from "./key-watch.ts";
 import {
   Claim,
   type ClaimKeys,
@@ -56,12 +57,6 @@ interface Standing {
   readonly revision: Revision;
   readonly ahead: { readonly key: Uint8Array; readonly sole: boolean } | null;
 }
-
-/** `gone`: the watched key was deleted, at this revision where the engine tells every event. */
-type Wake = { readonly kind: "gone"; readonly key: Uint8Array; readonly revision: Revision | null } | { readonly kind: "look" };
-
-/** Between looks where an engine cannot watch, and after a watch that failed. */
-const pollMs = 250;
 
 export class QueuePlace implements Place {
   readonly store: Store;
@@ -118,13 +113,8 @@ export class QueuePlace implements Place {
     }
   }
 
-  async whenGone(signal: AbortSignal): Promise<boolean> {
-    const key = utf8Encode(this.key);
-    while (!signal.aborted && this.store.caps.watch !== "none") {
-      const wake = await watchForEnd(this.store, { key, from: this.createRevision + 1, signal });
-      if (wake.kind === "gone") return true;
-    }
-    return false;
+  whenGone(signal: AbortSignal): Promise<boolean> {
+    return whenDeleted(this.store, { key: this.key, from: this.createRevision + 1, signal });
   }
 
   leave(): Promise<void> {
@@ -288,34 +278,6 @@ async function look(
 function standingOf(revision: Revision, older: readonly Entry[]): Standing {
   const [ahead] = older;
   return { revision, ahead: ahead === undefined ? null : { key: ahead.keyBytes, sole: older.length === 1 } };
-}
-
-/** Watches one key until it is deleted. On any trouble, after a pause, it is a reason to look. */
-async function watchForEnd(
-  store: Store,
-  { key, from, signal }: { readonly key: Uint8Array; readonly from: Revision; readonly signal: AbortSignal },
-): Promise<Wake> {
-  const exact = store.caps.watch === "log";
-  try {
-    for await (const batch of store.watch({ key }, { from, signal })) {
-      const end = endIn(batch);
-      if (end !== undefined) return { kind: "gone", key, revision: exact ? end : null };
-    }
-  } catch {
-    // What is wrong shows in the look that follows.
-  }
-  await sleep({ platform: store.platform, timeoutMs: pollMs, signal, ref: false }).catch(() => undefined);
-  return { kind: "look" };
-}
-
-/** The revision at which the one watched key vanished, null where only its absence is told; undefined: it is there. */
-function endIn(batch: WatchBatch): Revision | null | undefined {
-  switch (batch.kind) {
-    case "resync":
-      return batch.entries.length === 0 ? null : undefined;
-    case "changes":
-      return batch.events.find((event) => event.kind === "delete")?.revision;
-  }
 }
 
 function entriesOf(result: OpResult | undefined): readonly Entry[] {

@@ -1,0 +1,141 @@
+/**
+ * What can be acquired: the verbs that locks, readers, writers and permits share.
+ *
+ * Intuition: a turnstile. What lies behind it differs; waiting, giving up, going through and leaving do not.
+ */
+import { conclaveError } from "../base/errors.ts";
+import type { ConclaveEvent } from "../base/event.ts";
+import type { Telemetry } from "../base/ports.ts";
+import type { Store } from "../store/store.ts";
+import { type CampaignOptions, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
+import type { Hold } from "./hold.ts";
+import { encodeMetadata } from "./metadata.ts";
+import { checkWaitMs } from "./options.ts";
+import type { Queue } from "./place-claim.ts";
+
+export interface LockOptions {
+  /**
+   * How long the holder may be silent before the lock passes on. Milliseconds, 1_000-600_000. Default 15_000.
+   * Shorter frees the lock sooner after a crash; longer survives longer pauses (GC, swap) without losing it.
+   * Locks of one process with the same value share one session. Renewed at a third of it, lost at two thirds.
+   */
+  readonly ttlMs?: number;
+  /** What the others read about a holder or waiter: anything that JSON can carry. Default: nothing. */
+  readonly meta?: unknown;
+  /**
+   * The longest time that a hold may last, however healthy its session is. Milliseconds. Default: no limit.
+   * Beyond it the hold is lost like any other lost hold, and its place is given up.
+   */
+  readonly maxHoldMs?: number;
+  /**
+   * The shortest time between a grant and its release: an earlier release returns at once and is carried out then.
+   * For work that must not run twice within this time though its runners' clocks differ. Milliseconds. Default 0.
+   */
+  readonly minHoldMs?: number;
+  /** Hears `hold.granted` and `hold.lost`. */
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+}
+
+export interface AcquireOptions {
+  /**
+   * How long to wait in the queue. Milliseconds, or Infinity. Default 60_000. 0 takes it only when it is free.
+   * The refusal may come up to a second later: it asks who holds.
+   */
+  readonly waitMs?: number;
+  /** Ends the wait; the place in the queue is given up in the background. Does nothing to a lock that is held. */
+  readonly signal?: AbortSignal;
+  /** Overrides that of the lock. */
+  readonly meta?: unknown;
+}
+
+/** @since 0.1.0 */
+export const lockDefaults = { ttlMs: 15_000, waitMs: 60_000 } as const;
+
+/** How long `tryAcquire` waits for the store's answer. */
+const answerMs = 10_000;
+
+/** What an Acquirable is made of. */
+export interface AcquirableParts extends Omit<LockOptions, "ttlMs"> {
+  readonly store: Store;
+  readonly queue: Queue;
+  readonly ttlMs: number;
+  readonly name: string;
+  /** How messages call it: `Lock "orders"`. */
+  readonly title: string;
+  /** Where requests to yield are written. */
+  readonly revocations: Store;
+  /** What the key says beside `meta`; default: `meta` alone. */
+  readonly encodeValue?: (meta: unknown) => string;
+}
+
+/** @since 0.1.0 */
+export class Acquirable {
+  readonly name: string;
+  readonly ttlMs: number;
+  protected readonly parts: AcquirableParts;
+
+  constructor(parts: AcquirableParts) {
+    this.name = parts.name;
+    this.ttlMs = parts.ttlMs;
+    this.parts = parts;
+  }
+
+  /**
+   * Waits for it. One round trip when it is free.
+   * @throws LOCK_TIMEOUT (a `LockTimeout`: with the holder, the position and the time waited), INVALID_OPTION,
+   * SESSION_LOST (the wait ended with the session; ask again), LOCK_LOST (an operator deleted the place in the queue)
+   */
+  async acquire(options: AcquireOptions = {}): Promise<Hold> {
+    const waitMs = options.waitMs ?? lockDefaults.waitMs;
+    checkWaitMs(waitMs);
+    if (waitMs > 0) return (await campaign(this.#campaign(options, waitMs))).hold;
+    const outcome = await campaignAtOnce(this.#campaign(options, answerMs));
+    if (outcome.hold !== null) return outcome.hold;
+    throw lockTimeout(this.parts.title, { holder: outcome.holder, position: 1, waitedMs: 0 });
+  }
+
+  /** It if it is free, else null. One round trip; never joins the queue. */
+  async tryAcquire(options: Omit<AcquireOptions, "waitMs"> = {}): Promise<Hold | null> {
+    return (await campaignAtOnce(this.#campaign(options, answerMs))).hold;
+  }
+
+  /**
+   * Acquires, calls, releases; answers with what the function answers, or rejects with what it throws.
+   * `hold.signal` aborts when the lock is lost on the way. Then `run` rejects, even where the function succeeded: its
+   * work may have overlapped with another holder's.
+   * @throws LOCK_LOST, whose `cause` is what the function threw, if it threw
+   */
+  async run<T>(work: (hold: Hold) => T | Promise<T>, options: AcquireOptions = {}): Promise<T> {
+    return runUnder(await this.acquire(options), this.parts.title, work);
+  }
+
+  #campaign({ signal, meta }: AcquireOptions, waitMs: number): CampaignOptions {
+    const { encodeValue, meta: ownMeta, ...parts } = this.parts;
+    const value = encodeValue?.(meta ?? ownMeta) ?? encodeMetadata(meta ?? ownMeta, "meta");
+    return { ...parts, telemetry: parts.telemetry, value, waitMs, signal };
+  }
+}
+
+/** What `run` needs of a hold. */
+interface Releasable {
+  readonly loss: Error | null;
+  release(): Promise<void>;
+}
+
+/** Calls under a hold and releases it; see `Acquirable.run`. */
+export async function runUnder<H extends Releasable, T>(hold: H, title: string, work: (hold: H) => T | Promise<T>): Promise<T> {
+  let outcome: { readonly kind: "answer"; readonly answer: T } | { readonly kind: "error"; readonly error: unknown };
+  try {
+    outcome = { kind: "answer", answer: await work(hold) };
+  } catch (error) {
+    outcome = { kind: "error", error };
+  }
+  const { loss } = hold;
+  await hold.release();
+  if (loss !== null) {
+    const cause = outcome.kind === "error" ? outcome.error : loss;
+    throw conclaveError("LOCK_LOST", `${title} was lost while the work ran.`, { cause });
+  }
+  if (outcome.kind === "error") throw outcome.error;
+  return outcome.answer;
+}
