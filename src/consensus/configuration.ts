@@ -44,7 +44,8 @@ function majorityReached(voters: readonly MemberId[], reached: (member: MemberId
   return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
-const formatVersion = 1;
+/** 1: three lists of names. 2: the addresses follow. */
+const formatVersion = 2;
 
 export function encodeConfiguration(configuration: Configuration): Uint8Array {
   const writer = new ByteWriter();
@@ -53,18 +54,35 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
     writer.varint(list.length);
     for (const member of list) writer.utf8(member);
   }
+  const addresses = Object.entries(configuration.addresses ?? {});
+  writer.varint(addresses.length);
+  for (const [member, address] of addresses) {
+    writer.utf8(member);
+    writer.utf8(address);
+  }
   return writer.finish();
 }
 
 export function decodeConfiguration(bytes: Uint8Array): Configuration {
   const reader = new ByteReader(bytes);
   const version = reader.u8();
-  if (version !== formatVersion) throw new Error(`Configuration of format ${version}; this version reads ${formatVersion}.`);
+  if (version < 1 || version > formatVersion)
+    throw new Error(`Configuration of format ${version}; this version reads 1 to ${formatVersion}.`);
   const list = (): MemberId[] => {
     const members: MemberId[] = [];
     for (let left = reader.count(); left > 0; left--) members.push(reader.utf8());
     return members;
   };
   const [voters, outgoing, learners] = [list(), list(), list()];
-  return outgoing.length === 0 ? { voters, learners } : { voters, outgoing, learners };
+  const addresses: Record<MemberId, string> = {};
+  for (let left = version >= 2 ? reader.count() : 0; left > 0; left--) {
+    const member = reader.utf8();
+    addresses[member] = reader.utf8();
+  }
+  return {
+    voters,
+    ...(outgoing.length === 0 ? {} : { outgoing }),
+    learners,
+    ...(Object.keys(addresses).length === 0 ? {} : { addresses }),
+  };
 }

@@ -23,8 +23,37 @@ export type PersistSequence = number;
 export interface Configuration {
   readonly voters: readonly MemberId[];
   readonly outgoing?: readonly MemberId[];
+  /** Sent the log, and counted for nothing (thesis §4.2.1). */
   readonly learners: readonly MemberId[];
+  /** Where each member is reached. No protocol reads it; the host dials by it. */
+  readonly addresses?: Readonly<Record<MemberId, string>>;
 }
+
+/** What an operator asks of the configuration. One at a time; the answer is `done` or `rejected`. */
+export type MembershipChange =
+  /** As a learner: it is sent the log and does not count until it is promoted. */
+  | { readonly kind: "add"; readonly member: MemberId; readonly address?: string }
+  | { readonly kind: "promote"; readonly member: MemberId }
+  | { readonly kind: "remove"; readonly member: MemberId };
+
+/** Why a core says no. Except for `lost-leadership`, nothing has happened and nothing will. */
+export type RejectReason =
+  | "not-leader"
+  | "fenced"
+  | "busy"
+  /** The leader is handing over: ask again in a moment, of whoever leads then. */
+  | "transferring"
+  /** For reads: nothing was served. For a change or a transfer: it may still come about. */
+  | "lost-leadership"
+  | "change-in-flight"
+  | "member-exists"
+  | "member-unknown"
+  | "already-voter"
+  | "last-voter"
+  | "learner-lags"
+  | "transfer-in-flight"
+  | "transfer-target"
+  | "transfer-abandoned";
 
 export type EntryKind = "noop" | "batch" | "configuration";
 
@@ -50,7 +79,8 @@ export type LogOperation =
   /** Small named cells: term, vote, commit. */
   | { readonly kind: "meta"; readonly values: Readonly<Record<string, string>> };
 
-export type ReadLevel = "linearizable" | "stale";
+/** `lease`: linearizable too, by the leader's clock instead of a round of messages; see `RaftOptions.clockDriftMax`. */
+export type ReadLevel = "linearizable" | "lease";
 
 export type Input<M> =
   /** The host calls at the `timer` deadline; later is lawful, earlier is ignored. */
@@ -66,8 +96,11 @@ export type Input<M> =
       readonly payload: Uint8Array;
       readonly fence?: Term;
     }
-  /** Many reads may share one ticket. */
-  | { readonly kind: "read"; readonly nowMs: number; readonly ticket: number }
+  /** Many reads may share one ticket. Default level: linearizable. */
+  | { readonly kind: "read"; readonly nowMs: number; readonly ticket: number; readonly level?: ReadLevel }
+  | { readonly kind: "change"; readonly nowMs: number; readonly ticket: number; readonly change: MembershipChange }
+  /** Hands leadership over; undefined: to whoever is closest behind. */
+  | { readonly kind: "transfer"; readonly nowMs: number; readonly ticket: number; readonly to: MemberId | undefined }
   /** Every persist up to this one is durable. */
   | { readonly kind: "persisted"; readonly nowMs: number; readonly sequence: PersistSequence }
   /** The machine has applied everything up to here. */
@@ -128,14 +161,17 @@ export type Output<M> =
   | {
       readonly kind: "rejected";
       readonly ticket: number;
-      readonly why: "not-leader" | "fenced" | "busy" | "lost-leadership";
+      readonly why: RejectReason;
       readonly leader: MemberId | undefined;
     }
+  /** The change is committed, or leadership has been handed over. */
+  | { readonly kind: "done"; readonly ticket: number }
   /** Serve the read once this index is applied. */
   | { readonly kind: "read-at"; readonly ticket: number; readonly index: Index }
   /** Replaces the deadline before. */
   | { readonly kind: "timer"; readonly atMs: number }
   | { readonly kind: "role"; readonly role: Role; readonly term: Term; readonly leader: MemberId | undefined }
+  /** In force from now on; told again once it is committed. */
   | { readonly kind: "configuration"; readonly index: Index; readonly configuration: Configuration; readonly committed: boolean }
   /** The retained tail no longer reaches the peer: the host streams its snapshot's bytes on request of the core. */
   | { readonly kind: "read-snapshot"; readonly to: MemberId; readonly offset: number; readonly lengthBytes: number }
@@ -185,6 +221,10 @@ export interface Probe {
   readonly firstIndex: Index;
   readonly lastIndex: Index;
   readonly configuration: Configuration;
+  /** Whether this member would serve a read at that moment of its own clock without asking anybody. */
+  hasLease?(nowMs: number): boolean;
+  /** The configuration in force at the index: what a snapshot there must carry. */
+  configurationAt?(index: Index): Configuration;
   termAt(index: Index): Term | undefined;
   /** The leader's view of what the follower has on disk; undefined elsewhere. */
   matchOf(member: MemberId): Index | undefined;

@@ -155,6 +155,9 @@ function encodeHeader(
     for (const member of members) writer.utf8(member);
   }
   writer.u8(outgoing === undefined ? 0 : 1);
+  const addresses = Object.entries(header.configuration.addresses ?? {});
+  writer.varint(addresses.length);
+  for (const text of addresses.flat()) writer.utf8(text);
   writer.patchU32(8, writer.length - headerBytes);
   const checksum = options.checksum(writer.view().subarray(4));
   writer.patchU32(0, checksum);
@@ -183,7 +186,14 @@ async function readHeader(
   const term = reader.varint();
   const stampMs = reader.f64();
   const [voters, outgoing, learners] = [readMembers(reader), readMembers(reader), readMembers(reader)];
-  const configuration = reader.u8() === 1 ? { voters, outgoing, learners } : { voters, learners };
+  const isJoint = reader.u8() === 1;
+  const configuration: Configuration = {
+    voters,
+    ...(isJoint ? { outgoing } : {}),
+    learners,
+    // Snapshots of before 0.2 end here.
+    ...(reader.remaining === 0 ? {} : readAddresses(reader)),
+  };
   return { info: { index, term, stampMs, configuration, lengthBytes }, checksum, endOffset: bytes.length };
 }
 
@@ -191,6 +201,15 @@ function readMembers(reader: ByteReader): string[] {
   const members: string[] = [];
   for (let count = reader.count(); count > 0; count--) members.push(reader.utf8());
   return members;
+}
+
+function readAddresses(reader: ByteReader): Pick<Configuration, "addresses"> {
+  const addresses: Record<string, string> = {};
+  for (let count = reader.count(); count > 0; count--) {
+    const member = reader.utf8();
+    addresses[member] = reader.utf8();
+  }
+  return Object.keys(addresses).length === 0 ? {} : { addresses };
 }
 
 function corruptSnapshot(file: DiskFile, offset: number, why: string): Error {

@@ -22,7 +22,18 @@ import { ConclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { ProtocolName } from "../base/protocol-name.ts";
-import type { Configuration, Core, Index, Input, LogEntry, MemberId, Output, Recovered, Term } from "../consensus/core.ts";
+import type {
+  Configuration,
+  Core,
+  Index,
+  Input,
+  LogEntry,
+  MemberId,
+  Output,
+  Recovered,
+  RejectReason,
+  Term,
+} from "../consensus/core.ts";
 import type { Log } from "../log/log.ts";
 import { BatchWriter } from "../store/batch-writer.ts";
 import { encodeCommand } from "../store/command.ts";
@@ -416,6 +427,7 @@ export class Replica implements ReplicaService {
           this.#onRole(output);
           break;
         case "configuration":
+        case "done":
           break;
         case "read-snapshot":
           background(
@@ -465,7 +477,7 @@ export class Replica implements ReplicaService {
     if (changed) for (const listener of this.#leaderListeners) listener();
   }
 
-  #onRejected(ticket: number, why: "not-leader" | "fenced" | "busy" | "lost-leadership"): void {
+  #onRejected(ticket: number, why: RejectReason): void {
     const refusal: Refusal =
       why === "busy"
         ? {
@@ -544,7 +556,9 @@ export class Replica implements ReplicaService {
 
   async #buildSnapshot(): Promise<void> {
     const index = this.#machine.appliedIndex;
-    const { configuration } = this.#core.probe();
+    // Not the latest: that of a change under way stands in an entry above the snapshot.
+    const probe = this.#core.probe();
+    const configuration = probe.configurationAt?.(index) ?? probe.configuration;
     const chunks = this.#machine.snapshot();
     try {
       const saved = await this.#log.saveSnapshot({

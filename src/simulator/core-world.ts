@@ -5,6 +5,7 @@
  * Each letter is encoded and decoded on its way, so that nothing is shared by reference.
  */
 import { ByteWriter } from "../base/byte-codec.ts";
+import { membersOf } from "../consensus/configuration.ts";
 import type { Configuration, Core, Input, LogEntry, LogOperation, Output } from "../consensus/core.ts";
 import { AbstractDisk } from "./abstract-disk.ts";
 import { Datagrams } from "./datagrams.ts";
@@ -12,9 +13,13 @@ import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
 import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
+import { Operator } from "./operator.ts";
 import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
+
+/** The clocks of the members run faster or slower than true time by up to this share: what the protocols' leases allow for. */
+const clockDriftMax = 0.05;
 
 /** A snapshot's content: the index and the agreed time, which is all that there is to remember here. */
 const snapshotBytes = 16;
@@ -27,6 +32,8 @@ interface Pending {
 interface Node {
   readonly name: string;
   readonly clockOffsetMs: number;
+  /** How fast the member's clock runs. */
+  readonly clockRate: number;
   readonly disk: AbstractDisk;
   core: Core<unknown>;
   up: boolean;
@@ -61,6 +68,7 @@ export class CoreWorld implements FaultTarget {
   readonly #network: Datagrams;
   readonly #nodes = new Map<string, Node>();
   readonly #configuration: Configuration;
+  readonly #operator: Operator | undefined;
   readonly #makeCore: CoreMaker<unknown>;
   readonly #snapshotEvery: number;
   readonly #writer = new ByteWriter();
@@ -71,9 +79,12 @@ export class CoreWorld implements FaultTarget {
     this.#seed = seed;
     this.#protocol = protocol;
     this.#random = new Random(seed);
-    this.members = protocol.membersOf(this.#random);
-    this.#configuration = { voters: this.members, learners: [] };
+    const voters = protocol.membersOf(this.#random);
+    this.#configuration = { voters, learners: [] };
     this.checker = protocol.makeChecker(this.#configuration);
+    this.checker.leaseHolders = () => this.#leaseHolders();
+    this.#operator = protocol.hasMembership ? new Operator(this.#random.fork()) : undefined;
+    this.members = [...voters, ...(this.#operator?.spares(voters) ?? [])];
     this.#network = new Datagrams(this.#queue, this.#random.fork());
     this.#makeCore = protocol.drawCores(this.#random, "core");
     this.#snapshotEvery = this.#random.pick([5, 40, 1_000_000]);
@@ -165,9 +176,15 @@ export class CoreWorld implements FaultTarget {
   }
 
   #settle(): void {
+    this.#operator?.rest();
     const goal = this.checker.committed + 3;
     const giveUpMs = this.#queue.nowMs + 20_000;
-    const isDone = (): boolean => [...this.#nodes.values()].every((node) => node.deliveredCount >= goal);
+    const isDone = (): boolean => {
+      const leader = this.leader();
+      const configuration = leader === undefined ? undefined : this.#node(leader).core.probe().configuration;
+      if (configuration === undefined || configuration.outgoing !== undefined) return false;
+      return membersOf(configuration).every((member) => this.#node(member).deliveredCount >= goal);
+    };
     while (!isDone()) {
       if (this.#queue.nowMs > giveUpMs || !this.#queue.step()) {
         const state = [...this.#nodes.values()].map(
@@ -194,18 +211,25 @@ export class CoreWorld implements FaultTarget {
 
   #load(node: Node): void {
     const ticket = ++this.#ticket;
+    const nowMs = this.#clock(node);
+    const wish = this.#operator?.wish(node.core.probe(), this.members);
+    if (wish !== undefined) {
+      this.#feed(node, { ...wish, nowMs, ticket });
+      return;
+    }
     if (this.#random.chance(0.3)) {
-      this.#feed(node, { kind: "read", nowMs: this.#clock(node), ticket });
+      this.#feed(node, { kind: "read", nowMs, ticket, level: this.#operator?.readLevel() ?? "linearizable" });
       return;
     }
     const payload = Uint8Array.of(ticket & 255, (ticket >> 8) & 255, (ticket >> 16) & 255);
-    this.#feed(node, { kind: "submit", nowMs: this.#clock(node), ticket, payload });
+    this.#feed(node, { kind: "submit", nowMs, ticket, payload });
   }
 
   #makeNode(name: string): Node {
     return {
       name,
       clockOffsetMs: this.#random.between(0, 1e6),
+      clockRate: 1 + this.#random.pick([0, -clockDriftMax, clockDriftMax, this.#random.between(-clockDriftMax, clockDriftMax)]),
       disk: new AbstractDisk(this.#protocol.sparseSlots),
       core: this.#makeCore(),
       up: false,
@@ -231,7 +255,8 @@ export class CoreWorld implements FaultTarget {
     const dice = this.#random.fork();
     const environment = {
       self: node.name,
-      configuration: this.#configuration,
+      // A member that was not there from the beginning knows nobody until it is added.
+      configuration: this.#configuration.voters.includes(node.name) ? this.#configuration : { voters: [], learners: [] },
       nowMs: this.#clock(node),
       randomUint32: () => dice.uint32(),
     };
@@ -239,7 +264,14 @@ export class CoreWorld implements FaultTarget {
   }
 
   #clock(node: Node): number {
-    return this.#queue.nowMs + node.clockOffsetMs;
+    return this.#queue.nowMs * node.clockRate + node.clockOffsetMs;
+  }
+
+  #leaseHolders(): readonly string[] {
+    return this.members.filter((name) => {
+      const node = this.#node(name);
+      return node.up && node.core.probe().hasLease?.(this.#clock(node)) === true;
+    });
   }
 
   #feed(node: Node, input: Input<unknown>): void {
@@ -311,8 +343,9 @@ export class CoreWorld implements FaultTarget {
 
   #setTimer(node: Node, atMs: number): void {
     if (node.timer !== undefined) this.#queue.cancel(node.timer);
-    node.timer = this.#queue.schedule(atMs - this.#clock(node), () => {
-      this.#wake(node, () => this.#feed(node, { kind: "tick", nowMs: this.#clock(node) }));
+    node.timer = this.#queue.schedule((atMs - this.#clock(node)) / node.clockRate, () => {
+      // Rounding may make it a hair early, and the core would ignore the tick.
+      this.#wake(node, () => this.#feed(node, { kind: "tick", nowMs: Math.max(atMs, this.#clock(node)) }));
     });
   }
 
@@ -347,7 +380,7 @@ export class CoreWorld implements FaultTarget {
         const snapshot = {
           index: last.index,
           term: last.term,
-          configuration: this.#configuration,
+          configuration: node.core.probe().configurationAt?.(last.index) ?? this.#configuration,
           stampMs: last.stampMs,
           lengthBytes: snapshotBytes,
         };

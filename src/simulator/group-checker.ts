@@ -67,6 +67,8 @@ export interface Checker<M> {
   onStep(member: MemberId, input: Input<M>, outputs: readonly Output<M>[], probe: Probe): void;
   /** At the moment when a message leaves its member. */
   onWire?(from: MemberId, to: MemberId, message: M): void;
+  /** Set by the world: who would serve a read without asking anybody, at this moment of true time. */
+  leaseHolders?: () => readonly MemberId[];
 }
 
 export class GroupChecker<M> implements Checker<M> {
@@ -74,6 +76,7 @@ export class GroupChecker<M> implements Checker<M> {
   protected readonly ghosts = new Map<MemberId, Ghost>();
   protected readonly chosen: Chosen[] = [{ hash: 0, term: 0, byTerm: 0, stampMs: 0 }];
   protected readonly configuration: Configuration;
+  leaseHolders: () => readonly MemberId[] = () => [];
   readonly #sparseSlots: boolean;
   readonly #leaders = new Set<string>();
   readonly #readFloors = new Map<string, Index>();
@@ -154,7 +157,7 @@ export class GroupChecker<M> implements Checker<M> {
   protected onLeader?(member: MemberId, ghost: Ghost, term: Term): void;
   protected afterStep?(member: MemberId, ghost: Ghost, input: Input<M>, probe: Probe): void;
   /** Whether those for whom `counts` is true may decide about the index. */
-  protected isQuorumAt(_index: Index, counts: (member: MemberId) => boolean): boolean {
+  protected isQuorumAt(_index: Index, counts: (member: MemberId) => boolean, _decider: MemberId): boolean {
     return hasQuorum(this.configuration, counts);
   }
 
@@ -291,7 +294,7 @@ export class GroupChecker<M> implements Checker<M> {
     );
     this.chosen[index] = { hash, term, byTerm: probe.term, stampMs };
     const onDisk = (voter: MemberId): boolean => this.ghosts.get(voter)?.disk.hashAt(index) === hash;
-    must(this.isQuorumAt(index, onDisk), "ChosenOnQuorumDisk", () => {
+    must(this.isQuorumAt(index, onDisk, member), "ChosenOnQuorumDisk", () => {
       const having = this.configuration.voters.filter(onDisk);
       return `${member} delivers ${index} of term ${term}, which is on the disks of [${having}] only`;
     });

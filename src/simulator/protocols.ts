@@ -25,6 +25,8 @@ export interface SimulatedProtocol<M> {
   membersOf(random: Random): readonly MemberId[];
   /** Slots are filled in any order: a put neither follows the one before nor drops what stands behind it. */
   readonly sparseSlots: boolean;
+  /** Whether members come and go, leadership is handed over and reads go by lease. */
+  readonly hasMembership: boolean;
   /** Whether the whole stack runs on it. */
   readonly hasStack: boolean;
 }
@@ -37,6 +39,7 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     makeChecker: (configuration) => new RaftChecker(configuration),
     membersOf: threeOrFive,
     sparseSlots: false,
+    hasMembership: true,
     hasStack: true,
   } satisfies SimulatedProtocol<RaftMessage> as SimulatedProtocol<unknown>,
 };

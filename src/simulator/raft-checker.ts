@@ -4,23 +4,35 @@
  * Source: Raft Figure 3, and the checklist of `research/consensus.md` §4.1. Each check has a name, which the kill table of
  * planted bugs cites. Two are stated with care, because their textbook forms raise false alarms: Leader Completeness is
  * keyed by the term that *committed* an entry, and Vote Once by votes that *left* the member.
+ * ElectedByQuorum counts the votes that left their voters, by the configuration of `membership-checker.ts`; LeaseDisjoint:
+ * at no moment of true time does one member lead anew while another would serve a read by lease.
  */
 import type { Configuration, Index, Input, LogEntry, MemberId, Probe, Recovered, Term } from "../consensus/core.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 import { type Chosen, type Ghost, GroupChecker } from "./group-checker.ts";
 import { must } from "./invariant-violation.ts";
+import { MembershipChecker } from "./membership-checker.ts";
 
 export class RaftChecker extends GroupChecker<RaftMessage> {
   readonly #leaders = new Map<Term, MemberId>();
   readonly #votes = new Map<string, MemberId>();
   /** Prefix hash of every (index, term) that any log ever held. */
   readonly #entries = new Map<number, number>();
+  readonly #membership: MembershipChecker;
+  /** Letters over connections pass this checker by, and with them the votes. */
+  #seesWire = false;
 
   constructor(configuration: Configuration) {
     super(configuration, { sparseSlots: false });
+    this.#membership = new MembershipChecker(configuration);
+  }
+
+  protected override isQuorumAt(_index: Index, counts: (member: MemberId) => boolean, decider: MemberId): boolean {
+    return this.#membership.isQuorum(decider, counts);
   }
 
   override onWire(from: MemberId, to: MemberId, message: RaftMessage): void {
+    this.#seesWire = true;
     const ghost = this.ghosts.get(from) as Ghost;
     const isDryRun = (message.kind === "vote-request" || message.kind === "vote-reply") && message.preVote;
     if (!isDryRun) {
@@ -31,7 +43,15 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
       );
       ghost.sentTerm = message.term;
     }
-    if (message.kind === "vote-request" && !message.preVote) this.#onVote(from, message.term, from);
+    if (message.kind === "vote-request" && !message.preVote) {
+      must(
+        this.#membership.isVoter(from),
+        "CandidateIsVoter",
+        () => `${from} asks for votes in term ${message.term} and has none itself`,
+      );
+      this.#onVote(from, message.term, from);
+    }
+    if (message.kind === "timeout-now") this.#onHandOver(from, to, ghost);
     if (message.kind === "vote-reply" && !message.preVote && message.granted) this.#onVote(from, message.term, to);
     if (message.kind === "append-reply" && message.accepted) {
       must(
@@ -49,9 +69,11 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
       "TermMonotonic",
       () => `${member} came back in term ${ghost.term}, after sending in ${ghost.sentTerm}`,
     );
+    this.#membership.onRecovered(member, recovered);
   }
 
-  protected override onPut(member: MemberId, ghost: Ghost, entry: LogEntry): void {
+  protected override onPut(member: MemberId, ghost: Ghost, entry: LogEntry, probe: Probe): void {
+    this.#membership.onPut(member, entry, probe);
     const key = entry.index * 2 ** 20 + entry.term;
     const hash = ghost.log.hashAt(entry.index) as number;
     const known = this.#entries.get(key);
@@ -63,11 +85,13 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     this.#entries.set(key, hash);
   }
 
-  protected override onTruncate(member: MemberId, _ghost: Ghost, _from: Index, probe: Probe): void {
+  protected override onTruncate(member: MemberId, _ghost: Ghost, from: Index, probe: Probe): void {
+    this.#membership.onTruncate(member, from);
     must(probe.role !== "leader", "LeaderAppendOnly", () => `${member} truncates its log while leading term ${probe.term}`);
   }
 
   protected override onDelivered(member: MemberId, _ghost: Ghost, entries: readonly LogEntry[], probe: Probe): void {
+    this.#membership.onDelivered(entries);
     if (probe.role !== "leader") return;
     const last = entries.at(-1) as LogEntry;
     must(
@@ -81,6 +105,18 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     const other = this.#leaders.get(term);
     must(other === undefined || other === member, "ElectionSafety", () => `${member} and ${other} both lead term ${term}`);
     this.#leaders.set(term, member);
+    must(
+      !this.#seesWire ||
+        this.#membership.isQuorum(member, (voter) => voter === member || this.#votes.get(`${voter}/${term}`) === member),
+      "ElectedByQuorum",
+      () => `${member} leads term ${term} without the votes of a quorum`,
+    );
+    const holders = this.leaseHolders().filter((other) => other !== member);
+    must(
+      holders.length === 0,
+      "LeaseDisjoint",
+      () => `${member} leads term ${term} while ${holders} would still serve reads by lease`,
+    );
     let index = this.committed;
     while (index > 0 && (this.chosen[index] as Chosen).byTerm >= term) index--;
     if (index <= ghost.log.base) return;
@@ -92,8 +128,23 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
   }
 
   protected override afterStep(member: MemberId, ghost: Ghost, input: Input<RaftMessage>, probe: Probe): void {
+    if (input.kind === "snapshot-built") this.#membership.onSnapshotBuilt(member, input);
+    if (input.kind === "snapshot-installed" && input.ok && ghost.log.base === input.index)
+      this.#membership.onInstalled(member, input.index, ghost.log.last);
+    this.#membership.afterStep(member, probe);
     if (probe.role === "leader" && input.kind === "message" && input.message.kind === "append-reply")
       this.#checkMatch(member, ghost, input.from, probe);
+  }
+
+  /** Whoever is told to campaign has everything: else the transfer costs an election (thesis §3.10). */
+  #onHandOver(from: MemberId, to: MemberId, ghost: Ghost): void {
+    const target = this.ghosts.get(to);
+    if (target === undefined || target.term > ghost.term || target.disk.base > ghost.log.last) return;
+    must(
+      target.disk.hashAt(ghost.log.last) === ghost.log.hashAt(ghost.log.last),
+      "TransferToCaughtUp",
+      () => `${from} hands over to ${to}, whose disk ends at ${target.disk.last} of ${ghost.log.last}`,
+    );
   }
 
   #onVote(voter: MemberId, term: Term, candidate: MemberId): void {

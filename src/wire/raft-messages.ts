@@ -24,6 +24,7 @@ const kinds = [
   "heartbeat-reply",
   "snapshot",
   "snapshot-reply",
+  "timeout-now",
 ] as const satisfies readonly RaftMessage["kind"][];
 const entryKinds = ["noop", "batch", "configuration"] as const satisfies readonly EntryKind[];
 
@@ -32,7 +33,7 @@ export function encodeRaftMessage(writer: ByteWriter, message: RaftMessage): voi
   writer.varint(message.term);
   switch (message.kind) {
     case "vote-request":
-      writer.u8(message.preVote ? 1 : 0);
+      writer.u8((message.preVote ? 1 : 0) | (message.transfer ? 2 : 0));
       writer.varint(message.lastIndex);
       writer.varint(message.lastTerm);
       break;
@@ -55,9 +56,11 @@ export function encodeRaftMessage(writer: ByteWriter, message: RaftMessage): voi
     case "heartbeat":
       writer.varint(message.commitIndex);
       writer.varint(message.round);
+      writer.u8(message.lease ? 1 : 0);
       break;
     case "heartbeat-reply":
       writer.varint(message.round);
+      writer.varint(message.promisedMs);
       break;
     case "snapshot":
       writer.varint(message.index);
@@ -71,6 +74,8 @@ export function encodeRaftMessage(writer: ByteWriter, message: RaftMessage): voi
       writer.varint(message.index);
       writer.varint(message.offset);
       break;
+    case "timeout-now":
+      break;
   }
 }
 
@@ -80,8 +85,11 @@ export function decodeRaftMessage(frame: Uint8Array): RaftMessage {
   const kind = kinds[reader.u8()];
   const term = reader.varint();
   switch (kind) {
-    case "vote-request":
-      return { kind, term, preVote: reader.u8() === 1, lastIndex: reader.varint(), lastTerm: reader.varint() };
+    case "vote-request": {
+      const flags = reader.u8();
+      const [preVote, transfer] = [(flags & 1) !== 0, (flags & 2) !== 0];
+      return { kind, term, preVote, transfer, lastIndex: reader.varint(), lastTerm: reader.varint() };
+    }
     case "vote-reply": {
       const flags = reader.u8();
       return { kind, term, preVote: (flags & 1) !== 0, granted: (flags & 2) !== 0 };
@@ -102,9 +110,9 @@ export function decodeRaftMessage(frame: Uint8Array): RaftMessage {
         hintTerm: reader.varint(),
       };
     case "heartbeat":
-      return { kind, term, commitIndex: reader.varint(), round: reader.varint() };
+      return { kind, term, commitIndex: reader.varint(), round: reader.varint(), lease: reader.u8() === 1 };
     case "heartbeat-reply":
-      return { kind, term, round: reader.varint() };
+      return { kind, term, round: reader.varint(), promisedMs: reader.varint() };
     case "snapshot":
       return {
         kind,
@@ -118,6 +126,8 @@ export function decodeRaftMessage(frame: Uint8Array): RaftMessage {
       };
     case "snapshot-reply":
       return { kind, term, index: reader.varint(), offset: reader.varint() };
+    case "timeout-now":
+      return { kind, term };
     default:
       throw conclaveError("PROTOCOL", "The peer sent a letter of unknown kind.");
   }

@@ -11,6 +11,8 @@ export type RaftMessage =
       /** Of a pre-vote: the term that the sender would campaign in. */
       readonly term: Term;
       readonly preVote: boolean;
+      /** The leader itself asked the sender to campaign (thesis §3.10): neither its voice nor its lease stands against it. */
+      readonly transfer: boolean;
       readonly lastIndex: Index;
       readonly lastTerm: Term;
     }
@@ -37,9 +39,19 @@ export type RaftMessage =
   /**
    * "I lead, do you follow?" The commit index never exceeds what this follower is known to have.
    * `round` counts the leader's rounds: an echo proves leadership at a moment after the round began (Raft §8, thesis §6.4).
+   * `lease`: the follower is asked to vote for nobody else for a while.
    */
-  | { readonly kind: "heartbeat"; readonly term: Term; readonly commitIndex: Index; readonly round: number }
-  | { readonly kind: "heartbeat-reply"; readonly term: Term; readonly round: number }
+  | {
+      readonly kind: "heartbeat";
+      readonly term: Term;
+      readonly commitIndex: Index;
+      readonly round: number;
+      readonly lease: boolean;
+    }
+  /** `promisedMs`: the sender votes for nobody else for so long, by its own clock, from the moment the round reached it. 0: no promise. */
+  | { readonly kind: "heartbeat-reply"; readonly term: Term; readonly round: number; readonly promisedMs: number }
+  /** TimeoutNow: the follower has everything and shall campaign at once (thesis §3.10). */
+  | { readonly kind: "timeout-now"; readonly term: Term }
   /** InstallSnapshot, one chunk at a time (Raft §7). */
   | {
       readonly kind: "snapshot";

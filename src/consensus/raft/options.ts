@@ -12,6 +12,13 @@ export interface RaftOptions {
   readonly heartbeatMs: number;
   /** A follower whose connection to the leader broke campaigns within this long: a killed process is noticed at once. Milliseconds. Default 60. */
   readonly linkLossDelayMs: number;
+  /**
+   * For reads by lease: no member's clock runs faster or slower than true time by more than this share. Default 0.05.
+   * Larger tolerates worse clocks and shortens the lease; a clock beyond it can make a read by lease stale.
+   */
+  readonly clockDriftMax: number;
+  /** A learner that lags by more entries than this is not promoted yet. Default 1_000. */
+  readonly promoteLagMax: number;
   /** Entries of one append. Bytes. Default 1 MiB; one entry always fits. */
   readonly appendBytesMax: number;
   /** Appends to one follower that wait for its disk. Default 256. */
@@ -30,6 +37,8 @@ export const raftDefaults: RaftOptions = {
   electionTimeoutMs: 400,
   heartbeatMs: 60,
   linkLossDelayMs: 60,
+  clockDriftMax: 0.05,
+  promoteLagMax: 1_000,
   appendBytesMax: 1_048_576,
   inFlightMessagesMax: 256,
   inFlightBytesMax: 8_388_608,

@@ -7,6 +7,7 @@
  */
 import { assert } from "../../base/assert.ts";
 import type { Index } from "../core.ts";
+import { noLeaseMs } from "./lease.ts";
 
 export type ProgressState =
   | { readonly kind: "probe"; waiting: boolean }
@@ -28,6 +29,8 @@ export class Progress {
   lastHeardMs: number;
   /** The highest heartbeat round that it echoed. */
   round = 0;
+  /** By our clock: it votes for nobody else before that. */
+  promisedUntilMs = noLeaseMs;
   #inFlight: InFlight[] = [];
   #inFlightBytes = 0;
 

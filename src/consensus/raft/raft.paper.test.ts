@@ -3,86 +3,9 @@
  * (Extended Version)", 2014, and of Ongaro's thesis where named. One core at a time, fed by hand.
  */
 import { expect, test } from "vitest";
-import type { Input, LogEntry, Output } from "../core.ts";
-import type { RaftMessage } from "./messages.ts";
-import { Raft } from "./raft.ts";
+import { accepted, Bench, entriesOf, voteRequest } from "./raft-bench.ts";
 
 const empty = new Uint8Array(0);
-
-function entriesOf(terms: readonly number[]): LogEntry[] {
-  return terms.map((term, at) => ({ index: at + 1, term, kind: "batch", stampMs: at, payload: Uint8Array.of(term, at) }));
-}
-
-/** One member "a" of [a, b, c] with a log of these terms, in term and vote as given; the disk confirms when told to. */
-class Bench {
-  readonly core = new Raft({ electionTimeoutMs: 100, heartbeatMs: 20 });
-  nowMs = 0;
-  sequence = 0;
-  outputs: Output<RaftMessage>[] = [];
-
-  constructor(log: readonly number[] = [], meta: Readonly<Record<string, string>> = {}, members = ["a", "b", "c"]) {
-    const environment = { self: "a", configuration: { voters: members, learners: [] }, nowMs: 0, randomUint32: () => 0 };
-    const term = meta["term"] ?? String(log.at(-1) ?? 0);
-    this.#take(this.core.start(environment, { meta: new Map(Object.entries({ ...meta, term })), entries: entriesOf(log) }));
-  }
-
-  step(input: Input<RaftMessage>): void {
-    this.#take(this.core.step(input));
-  }
-
-  hear(from: string, message: RaftMessage): void {
-    this.step({ kind: "message", nowMs: this.nowMs, from, message });
-  }
-
-  wait(durationMs: number): void {
-    this.nowMs += durationMs;
-    this.step({ kind: "tick", nowMs: this.nowMs });
-  }
-
-  sync(): void {
-    this.step({ kind: "persisted", nowMs: this.nowMs, sequence: this.sequence });
-  }
-
-  /** What was sent since the last call, without heartbeats. */
-  sent(): { readonly to: string; readonly after: number; readonly message: RaftMessage }[] {
-    const sent = this.outputs.flatMap((output) =>
-      output.kind === "send" && output.message.kind !== "heartbeat" ? [output] : [],
-    );
-    this.outputs = [];
-    return sent;
-  }
-
-  /** Leads in the next term: both dry run and election are won with b's vote. */
-  elect(): void {
-    this.wait(250);
-    const term = this.core.probe().term + 1;
-    this.hear("b", { kind: "vote-reply", term, preVote: true, granted: true });
-    this.sync();
-    this.hear("b", { kind: "vote-reply", term, preVote: false, granted: true });
-    expect(this.core.probe().role).toBe("leader");
-  }
-
-  #take(outputs: readonly Output<RaftMessage>[]): void {
-    for (const output of outputs) if (output.kind === "persist") this.sequence = output.sequence;
-    this.outputs.push(...outputs);
-  }
-}
-
-const accepted = (term: number, index: number): RaftMessage => ({
-  kind: "append-reply",
-  term,
-  accepted: true,
-  index,
-  hintIndex: 0,
-  hintTerm: 0,
-});
-const voteRequest = (term: number, lastIndex: number, lastTerm: number): RaftMessage => ({
-  kind: "vote-request",
-  term,
-  preVote: false,
-  lastIndex,
-  lastTerm,
-});
 
 test('"Each server will vote for at most one candidate in a given term, on a first-come-first-served basis" (§5.2)', () => {
   const bench = new Bench([], { term: "0" });
@@ -203,7 +126,7 @@ test("a member that cannot win raises no term: the dry run comes first (thesis �
 
 test("a vote request does not depose a leader that is heard (thesis §6.2)", () => {
   const bench = new Bench([1]);
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1, lease: false });
   bench.sent();
   bench.hear("c", voteRequest(8, 1, 1));
   expect(bench.core.probe().term).toBe(1);
@@ -222,14 +145,14 @@ test('a leader tells no read before "it has committed an entry in its term" and 
   bench.elect();
   const readAt = (): number[] => bench.outputs.flatMap((output) => (output.kind === "read-at" ? [output.index] : []));
   bench.step({ kind: "read", nowMs: bench.nowMs, ticket: 1 });
-  for (let round = 1; round <= 3; round++) bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 1 });
+  for (let round = 1; round <= 3; round++) bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 1, promisedMs: 0 });
   expect(readAt()).toEqual([]);
   bench.sync();
   bench.hear("b", accepted(2, 2));
   // The commit began a round; an echo of the round before it proves nothing about the time since.
-  bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 1 });
+  bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 1, promisedMs: 0 });
   expect(readAt()).toEqual([]);
-  bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 2 });
+  bench.hear("b", { kind: "heartbeat-reply", term: 2, round: 2, promisedMs: 0 });
   expect(readAt()).toEqual([2]);
 });
 
@@ -260,14 +183,14 @@ test("stamps never fall, also where the new leader's clock shows less", () => {
 
 test("a broken connection to the leader starts an election at once, and its last letters do not put it off", () => {
   const bench = new Bench([1]);
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1, lease: false });
   bench.step({ kind: "link", nowMs: bench.nowMs, peer: "b", up: false });
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 2 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 2, lease: false });
   bench.sent();
   bench.wait(1);
   expect(bench.sent().map(({ message }) => message.kind)).toEqual(["vote-request", "vote-request"]);
   // Refused, or overtaken by one more last letter, it asks again soon, not after a whole election timeout.
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 3 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 3, lease: false });
   bench.sent();
   bench.wait(65);
   expect(bench.sent().map(({ message }) => message.kind)).toEqual(["vote-request", "vote-request"]);
@@ -275,10 +198,10 @@ test("a broken connection to the leader starts an election at once, and its last
 
 test("a leader that goes on speaking after its connection broke is followed again", () => {
   const bench = new Bench([1]);
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 1, lease: false });
   bench.step({ kind: "link", nowMs: bench.nowMs, peer: "b", up: false });
   bench.wait(130);
-  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 2 });
+  bench.hear("b", { kind: "heartbeat", term: 1, commitIndex: 0, round: 2, lease: false });
   bench.sent();
   bench.wait(90);
   expect(bench.core.probe().role).toBe("follower");

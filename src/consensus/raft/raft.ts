@@ -5,11 +5,11 @@
  * made chair whose copy lacks a line that counts.
  *
  * Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", USENIX ATC 2014 (sections below are
- * of its extended version, "Raft"), and Ongaro's thesis (2014) for pre-vote (§9.6), check-quorum (§6.2), ReadIndex (§6.4),
- * and the leader's disk that works in parallel with the followers' (§10.2.1).
- * Assumes crash faults, a disk that keeps what it confirmed, and messages that may be lost, doubled, late and out of order.
- * Leaves to the next issue: membership change, learners' promotion, transfer and leases. A lease may not be combined with
- * the short cut in `#onLink` unless the voter that lost its link still honours the lease.
+ * of its extended version, "Raft"), and Ongaro's thesis (2014) for transfer (§3.10), membership (§4.2, §4.3), check-quorum
+ * (§6.2), ReadIndex and leases (§6.4), pre-vote (§9.6), and the leader's disk that works in parallel with the followers'
+ * (§10.2.1). `docs/protocol/raft.md` is the tour.
+ * Assumes crash faults, a disk that keeps what it confirmed, and messages that may be lost, doubled, late and out of order;
+ * for reads by lease also clocks whose rates stay within `clockDriftMax`.
  *
  * Pure: see `consensus/core.ts`. Every message that reveals durable state names the persist that it waits for.
  */
@@ -29,10 +29,14 @@ import type {
   Output,
   PersistSequence,
   Probe,
+  ReadLevel,
   Recovered,
   Role,
   Term,
 } from "../core.ts";
+import { leaveJoint, planChange } from "../membership.ts";
+import { Configurations } from "./configurations.ts";
+import { Lease, promiseOf } from "./lease.ts";
 import type { RaftMessage } from "./messages.ts";
 import { type RaftOptions, raftDefaults } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -45,6 +49,14 @@ type Message<K extends RaftMessage["kind"]> = Extract<RaftMessage, { kind: K }>;
 interface Campaign {
   readonly phase: "pre" | "real";
   readonly votes: Set<MemberId>;
+}
+
+/** Leadership that is being handed over. `sent`: the target has been told to campaign. */
+interface Transfer {
+  readonly to: MemberId;
+  readonly ticket: number;
+  readonly deadlineMs: number;
+  sent: boolean;
 }
 
 /** Heartbeats without an answer about the snapshot after which the chunk is read and sent again. */
@@ -67,8 +79,7 @@ export class Raft implements Core<RaftMessage> {
   #role: Role = "follower";
   #leader: MemberId | undefined;
   #configuration!: Configuration;
-  /** Every configuration in the kept log, so that a truncation can fall back to the one before. */
-  #configurations: { readonly index: Index; readonly configuration: Configuration }[] = [];
+  readonly #configurations = new Configurations();
   /** Invariant: never falls within an incarnation. */
   #committed: Index = 0;
   #delivered: Index = 0;
@@ -79,8 +90,17 @@ export class Raft implements Core<RaftMessage> {
   /** The leader whose connection broke last, and was not made again. */
   #lostLink: { readonly leader: MemberId; readonly atMs: number } | undefined;
 
+  /** Until then we vote for nobody but on the leader's own word: it may be serving reads by lease. */
+  #promisedUntilMs = Number.NEGATIVE_INFINITY;
+
   // The leader's state.
   #progress = new Map<MemberId, Progress>();
+  /** Members that the configuration in force has let go, until they know it or this time has come. */
+  #departing = new Map<MemberId, number>();
+  /** The ticket of the change under way here. */
+  #change: number | undefined;
+  #transfer: Transfer | undefined;
+  readonly #lease: Lease;
   #heartbeatDueMs = 0;
   #quorumCheckMs = 0;
   #round = 0;
@@ -116,6 +136,7 @@ export class Raft implements Core<RaftMessage> {
 
   constructor(options: Partial<RaftOptions> = {}) {
     this.#options = { ...raftDefaults, ...options };
+    this.#lease = new Lease(this.#options.clockDriftMax);
     this.#probe = this.#makeProbe();
   }
 
@@ -125,11 +146,11 @@ export class Raft implements Core<RaftMessage> {
     this.#nowMs = environment.nowMs;
     this.#term = Number(recovered.meta.get("term") ?? 0);
     this.#vote = recovered.meta.get("vote") || undefined;
-    this.#configurations = [{ index: 0, configuration: environment.configuration }];
+    this.#configurations.restart({ index: 0, configuration: environment.configuration }, 0);
     if (recovered.snapshot !== undefined) {
       const { index, configuration } = recovered.snapshot;
       this.#log.reset(recovered.snapshot);
-      this.#configurations = [{ index, configuration }];
+      this.#configurations.restart({ index, configuration }, index);
       this.#committed = index;
       this.#delivered = index;
       this.#applied = index;
@@ -138,6 +159,8 @@ export class Raft implements Core<RaftMessage> {
     this.#durableIndex = this.#log.lastIndex;
     this.#adoptConfiguration();
     this.#outputs.push({ kind: "role", role: "follower", term: this.#term, leader: undefined });
+    // A promise of the incarnation before may still bind. It is not on the disk, so it is taken for given.
+    if (this.#term > 0 && !this.#isAlone()) this.#promisedUntilMs = this.#nowMs + this.#promiseMs;
     // Alone, there is nobody to wait for.
     this.#electionDeadlineMs = this.#isAlone() ? this.#nowMs : this.#randomDeadline(this.#options.electionTimeoutMs);
     return this.#finish();
@@ -159,7 +182,13 @@ export class Raft implements Core<RaftMessage> {
         this.#onSubmit(input);
         break;
       case "read":
-        this.#onRead(input.ticket);
+        this.#onRead(input.ticket, input.level ?? "linearizable");
+        break;
+      case "change":
+        this.#onChange(input);
+        break;
+      case "transfer":
+        this.#onTransfer(input);
         break;
       case "persisted":
         this.#onPersisted(input.sequence);
@@ -170,9 +199,7 @@ export class Raft implements Core<RaftMessage> {
         break;
       case "snapshot-built":
         this.#log.compact(input.index, this.#options.retainedBytesMax);
-        this.#configurations = this.#configurations.filter(
-          (kept, at, all) => kept.index > input.index || at === all.findLastIndex((other) => other.index <= input.index),
-        );
+        this.#configurations.compact(input.index);
         break;
       case "snapshot-bytes":
         this.#onSnapshotBytes(input);
@@ -208,7 +235,15 @@ export class Raft implements Core<RaftMessage> {
       }
       this.#quorumCheckMs = this.#nowMs + this.#options.electionTimeoutMs;
     }
-    if (this.#nowMs >= this.#heartbeatDueMs) this.#broadcastHeartbeat();
+    if (this.#transfer !== undefined && this.#nowMs >= this.#transfer.deadlineMs) {
+      this.#reject(this.#transfer.ticket, "transfer-abandoned");
+      this.#transfer = undefined;
+    }
+    if (this.#nowMs >= this.#heartbeatDueMs) {
+      this.#broadcastHeartbeat();
+      this.#dismissDeparted();
+      if (this.#transfer !== undefined) this.#maybeHandOver(this.#transfer);
+    }
   }
 
   #onLink(peer: MemberId, up: boolean): void {
@@ -226,7 +261,7 @@ export class Raft implements Core<RaftMessage> {
     // The connection to the leader broke: most likely its process is gone. Pre-vote makes a wrong guess harmless.
     this.#lostLink = { leader: peer, atMs: this.#nowMs };
     this.#leaderHeardMs = Number.NEGATIVE_INFINITY;
-    const soon = this.#nowMs + this.#random() * this.#options.linkLossDelayMs;
+    const soon = Math.max(this.#nowMs, this.#promisedUntilMs) + this.#random() * this.#options.linkLossDelayMs;
     this.#electionDeadlineMs = Math.min(this.#electionDeadlineMs, soon);
   }
 
@@ -248,6 +283,15 @@ export class Raft implements Core<RaftMessage> {
     return outgoing === undefined && voters.length === 1 && voters[0] === this.#self;
   }
 
+  get #promiseMs(): number {
+    return Math.floor(this.#options.electionTimeoutMs);
+  }
+
+  /** The promise to a leader that may be reading by lease stands, whatever has become of the connection to it. */
+  #isPromised(): boolean {
+    return this.#nowMs < this.#promisedUntilMs;
+  }
+
   /** A leader was heard so recently that helping to depose it would only disturb (thesis §6.2, §9.6). */
   #hasLiveLeader(): boolean {
     if (this.#role === "leader") return true;
@@ -257,32 +301,36 @@ export class Raft implements Core<RaftMessage> {
   // ------------------------------------------------------------------------------------------------ elections (Raft §5.2)
 
   #maybeCampaign(): void {
+    if (this.#isPromised()) {
+      this.#electionDeadlineMs = this.#promisedUntilMs + this.#random() * this.#options.linkLossDelayMs;
+      return;
+    }
     // A peer that has not noticed yet that the leader is gone refuses the first time: ask again soon.
     const isHurried = this.#lostLink !== undefined && this.#nowMs < this.#lostLink.atMs + this.#options.electionTimeoutMs;
     this.#electionDeadlineMs = this.#randomDeadline(isHurried ? this.#options.linkLossDelayMs : this.#options.electionTimeoutMs);
     if (!isVoter(this.#configuration, this.#self) || this.#incoming?.installing) return;
     this.#leader = undefined;
     if (this.#isAlone()) {
-      this.#campaignForReal();
+      this.#campaignForReal({ transfer: false });
       return;
     }
     // The dry run first: a member that cannot win must not raise the term and depose a leader that works (thesis §9.6).
     this.#campaign = { phase: "pre", votes: new Set([this.#self]) };
     this.#setRole("candidate");
-    this.#requestVotes({ preVote: true, term: this.#term + 1 });
+    this.#requestVotes({ preVote: true, transfer: false, term: this.#term + 1 });
   }
 
-  #campaignForReal(): void {
+  #campaignForReal({ transfer }: { readonly transfer: boolean }): void {
     this.#term++;
     this.#vote = this.#self;
     this.#persistHardState();
     // Our own vote counts once it is on disk (`#onPersisted`): alone, nothing else would wait for it.
     this.#campaign = { phase: "real", votes: new Set() };
     this.#setRole("candidate");
-    this.#requestVotes({ preVote: false, term: this.#term });
+    this.#requestVotes({ preVote: false, transfer, term: this.#term });
   }
 
-  #requestVotes(ballot: { readonly preVote: boolean; readonly term: Term }): void {
+  #requestVotes(ballot: { readonly preVote: boolean; readonly transfer: boolean; readonly term: Term }): void {
     for (const member of membersOf(this.#configuration)) {
       if (member === this.#self || !isVoter(this.#configuration, member)) continue;
       const message = { kind: "vote-request", ...ballot, lastIndex: this.#log.lastIndex, lastTerm: this.#log.lastTerm } as const;
@@ -296,7 +344,7 @@ export class Raft implements Core<RaftMessage> {
       request.lastTerm > this.#log.lastTerm ||
       (request.lastTerm === this.#log.lastTerm && request.lastIndex >= this.#log.lastIndex); // Raft §5.4.1
     if (request.preVote) {
-      const granted = request.term > this.#term && upToDate && !this.#hasLiveLeader();
+      const granted = request.term > this.#term && upToDate && !this.#hasLiveLeader() && !this.#isPromised();
       const term = granted ? request.term : this.#term;
       this.#send(from, { kind: "vote-reply", term, preVote: true, granted }, "control");
       return;
@@ -325,7 +373,7 @@ export class Raft implements Core<RaftMessage> {
   #maybeWin(): void {
     const campaign = this.#campaign;
     if (campaign === undefined || !hasQuorum(this.#configuration, (member) => campaign.votes.has(member))) return;
-    if (campaign.phase === "pre") this.#campaignForReal();
+    if (campaign.phase === "pre") this.#campaignForReal({ transfer: false });
     else this.#becomeLeader();
   }
 
@@ -335,9 +383,9 @@ export class Raft implements Core<RaftMessage> {
     this.#setRole("leader");
     this.#stampBase = { stampMs: this.#log.lastStampMs, atMs: this.#nowMs };
     this.#progress = new Map();
-    for (const member of membersOf(this.#configuration)) {
-      if (member !== this.#self) this.#progress.set(member, new Progress(this.#log.lastIndex + 1, this.#nowMs));
-    }
+    this.#departing = new Map();
+    this.#lease.begin();
+    this.#followConfiguration();
     this.#quorumCheckMs = this.#nowMs + 2 * this.#options.electionTimeoutMs;
     this.#uncommittedBytes = 0;
     for (let index = this.#committed + 1; index <= this.#log.lastIndex; index++) {
@@ -351,7 +399,8 @@ export class Raft implements Core<RaftMessage> {
 
   #becomeFollower(term: Term, leader: MemberId | undefined): void {
     const wasLeader = this.#role === "leader";
-    if (term > this.#term) {
+    const isOvertaken = term > this.#term;
+    if (isOvertaken) {
       this.#term = term;
       this.#vote = undefined;
       this.#persistHardState();
@@ -362,7 +411,15 @@ export class Raft implements Core<RaftMessage> {
     if (leader === undefined) this.#leaderHeardMs = Number.NEGATIVE_INFINITY;
     if (wasLeader) {
       this.#progress = new Map();
+      this.#departing = new Map();
       for (const ticket of this.#reads.clear()) this.#reject(ticket, "lost-leadership");
+      if (this.#change !== undefined) this.#reject(this.#change, "lost-leadership");
+      this.#change = undefined;
+      if (this.#transfer !== undefined) {
+        if (isOvertaken && this.#transfer.sent) this.#outputs.push({ kind: "done", ticket: this.#transfer.ticket });
+        else this.#reject(this.#transfer.ticket, "lost-leadership");
+      }
+      this.#transfer = undefined;
     }
     if (wasLeader || this.#electionDeadlineMs <= this.#nowMs) {
       this.#electionDeadlineMs = this.#randomDeadline(this.#options.electionTimeoutMs);
@@ -378,9 +435,12 @@ export class Raft implements Core<RaftMessage> {
   // ------------------------------------------------------------------------------------------------ messages
 
   #onMessage(from: MemberId, message: RaftMessage): void {
+    const isUnbidden = message.kind === "vote-request" && !message.preVote && !message.transfer;
+    // A vote that is promised is withheld, whatever the term: the leader that it was promised to may be reading by lease.
+    if (isUnbidden && this.#isPromised()) return;
     if (message.term > this.#term && !this.#raisesNoTerm(message)) {
-      // A vote request of a member that missed the leader's voice must not depose it (thesis §6.2).
-      if (message.kind === "vote-request" && this.#hasLiveLeader()) return;
+      // A vote request of a member that missed the leader's voice must not depose it (thesis §4.2.3, §6.2).
+      if (isUnbidden && this.#hasLiveLeader()) return;
       this.#becomeFollower(message.term, undefined);
     }
     if (message.term < this.#term && !(message.kind === "vote-request" && message.preVote)) {
@@ -401,9 +461,7 @@ export class Raft implements Core<RaftMessage> {
         this.#onAppend(from, message);
         break;
       case "heartbeat":
-        this.#hearLeader(from);
-        if (!this.#incoming?.installing) this.#commitTo(Math.min(message.commitIndex, this.#log.lastIndex));
-        this.#send(from, { kind: "heartbeat-reply", term: this.#term, round: message.round }, "control");
+        this.#onHeartbeat(from, message);
         break;
       case "snapshot":
         this.#hearLeader(from);
@@ -417,6 +475,9 @@ export class Raft implements Core<RaftMessage> {
         break;
       case "snapshot-reply":
         if (progress !== undefined) this.#onSnapshotReply(from, progress, message);
+        break;
+      case "timeout-now":
+        this.#onTimeoutNow();
         break;
       default:
         unreachable(message);
@@ -434,8 +495,17 @@ export class Raft implements Core<RaftMessage> {
     if (message.kind === "vote-request") {
       this.#send(from, { kind: "vote-reply", term: this.#term, preVote: false, granted: false }, "control");
     } else if (message.kind === "append" || message.kind === "heartbeat" || message.kind === "snapshot") {
-      this.#send(from, { kind: "heartbeat-reply", term: this.#term, round: 0 }, "control");
+      this.#send(from, { kind: "heartbeat-reply", term: this.#term, round: 0, promisedMs: 0 }, "control");
     }
+  }
+
+  #onHeartbeat(from: MemberId, message: Message<"heartbeat">): void {
+    // A last word is no sign of life, so nothing is promised on it either.
+    const promisedMs = message.lease && !this.#isLastWordOf(from) ? this.#promiseMs : 0;
+    this.#hearLeader(from);
+    if (promisedMs > 0) this.#promisedUntilMs = this.#nowMs + promisedMs;
+    if (!this.#incoming?.installing) this.#commitTo(Math.min(message.commitIndex, this.#log.lastIndex));
+    this.#send(from, { kind: "heartbeat-reply", term: this.#term, round: message.round, promisedMs }, "control");
   }
 
   #hearLeader(leader: MemberId): void {
@@ -490,25 +560,22 @@ export class Raft implements Core<RaftMessage> {
     // index over the cut, a leader would count entries as its own that its disk has never seen.
     for (const pending of this.#persisting) pending.lastIndex = Math.min(pending.lastIndex, from - 1);
     this.#persist({ kind: "truncate", from });
-    if ((this.#configurations.at(-1)?.index ?? 0) >= from) {
-      this.#configurations = this.#configurations.filter((kept) => kept.index < from);
-      this.#adoptConfiguration();
-    }
+    if (this.#configurations.truncate(from)) this.#adoptConfiguration();
   }
 
   #append(entry: LogEntry): void {
     this.#log.append(entry);
     if (entry.kind !== "configuration") return;
     // The latest configuration in the log is in force, committed or not (Raft §6).
-    this.#configurations.push({ index: entry.index, configuration: decodeConfiguration(entry.payload) });
+    this.#configurations.append({ index: entry.index, configuration: decodeConfiguration(entry.payload) });
     this.#adoptConfiguration();
   }
 
   #adoptConfiguration(): void {
-    const latest = this.#configurations.at(-1);
-    assert(latest !== undefined, "a configuration is always in force");
+    const { latest } = this.#configurations;
     this.#configuration = latest.configuration;
     this.#outputs.push({ kind: "configuration", ...latest, committed: latest.index <= this.#committed });
+    if (this.#role === "leader") this.#followConfiguration();
   }
 
   // ------------------------------------------------------------------------------------------------ leader
@@ -516,6 +583,8 @@ export class Raft implements Core<RaftMessage> {
   #onSubmit(input: Extract<Input<RaftMessage>, { kind: "submit" }>): void {
     if (this.#role !== "leader") this.#reject(input.ticket, "not-leader");
     else if (input.fence !== undefined && input.fence !== this.#term) this.#reject(input.ticket, "fenced");
+    // What is appended now would only keep the target behind (thesis §3.10, step 1).
+    else if (this.#transfer !== undefined) this.#reject(input.ticket, "transferring");
     else if (this.#uncommittedBytes > this.#options.uncommittedBytesMax) this.#reject(input.ticket, "busy");
     else {
       const index = this.#lead("batch", input.payload);
@@ -587,7 +656,10 @@ export class Raft implements Core<RaftMessage> {
     const connects = this.#log.termAt(progress.match) !== undefined;
     if (progress.state.kind === "probe" || (progress.state.kind === "snapshot" && news && connects)) progress.becomeReplicate();
     if (news) this.#maybeCommit();
+    if (this.#role !== "leader") return; // Committed its own removal.
     this.#sendAppends(from, progress);
+    if (news) this.#dismissDeparted();
+    if (this.#transfer?.to === from) this.#maybeHandOver(this.#transfer);
   }
 
   /** Raft §5.4.2, Figure 8: only an entry of the own term commits by counting; earlier ones come with it. */
@@ -599,10 +671,13 @@ export class Raft implements Core<RaftMessage> {
     const isFirst = this.#log.termAt(this.#committed) !== this.#term;
     this.#commitTo(index);
     if (isFirst) this.#startReadRound();
+    this.#goOnWithChange();
   }
 
   #commitTo(index: Index): void {
     if (index <= this.#committed) return;
+    const { latest } = this.#configurations;
+    const isNews = latest.index > this.#committed && latest.index <= index;
     this.#committed = index;
     const entries: LogEntry[] = [];
     for (let at = this.#delivered + 1; at <= index; at++) {
@@ -613,20 +688,26 @@ export class Raft implements Core<RaftMessage> {
     }
     this.#delivered = index;
     this.#outputs.push({ kind: "deliver", entries });
+    if (isNews) this.#outputs.push({ kind: "configuration", ...latest, committed: true });
   }
 
   #broadcastHeartbeat(): void {
     this.#round++;
     this.#heartbeatDueMs = this.#nowMs + this.#options.heartbeatMs;
-    for (const [member, progress] of this.#progress) {
-      const commitIndex = Math.min(this.#committed, progress.match);
-      this.#send(member, { kind: "heartbeat", term: this.#term, commitIndex, round: this.#round }, "control");
-    }
+    this.#lease.roundSent(this.#round, this.#nowMs);
+    for (const [member, progress] of this.#progress) this.#sendHeartbeat(member, progress);
+  }
+
+  #sendHeartbeat(to: MemberId, progress: Progress): void {
+    const commitIndex = Math.min(this.#committed, progress.match);
+    const lease = this.#lease.isAskedFor(this.#nowMs);
+    this.#send(to, { kind: "heartbeat", term: this.#term, commitIndex, round: this.#round, lease }, "control");
   }
 
   #onHeartbeatReply(from: MemberId, progress: Progress, reply: Message<"heartbeat-reply">): void {
     assert(reply.round <= this.#round, "a round is echoed after it began");
     progress.round = Math.max(progress.round, reply.round);
+    progress.promisedUntilMs = Math.max(progress.promisedUntilMs, this.#lease.promisedUntil(reply));
     this.#confirmReads();
     if (progress.state.kind === "snapshot") {
       if (++progress.state.silentBeats >= silentBeatsMax && !progress.state.reading) this.#readSnapshot(from, progress);
@@ -645,10 +726,19 @@ export class Raft implements Core<RaftMessage> {
 
   // ------------------------------------------------------------------------------------------------ reads (Raft §8, thesis §6.4)
 
-  #onRead(ticket: number): void {
+  #onRead(ticket: number, level: ReadLevel): void {
     if (this.#role !== "leader") {
       this.#reject(ticket, "not-leader");
       return;
+    }
+    if (level === "lease") {
+      if (this.#hasLease(this.#nowMs)) {
+        this.#lease.want(this.#nowMs);
+        this.#outputs.push({ kind: "read-at", ticket, index: this.#committed });
+        return;
+      }
+      // The round that answers this one asks for promises, too.
+      this.#lease.want(this.#nowMs);
     }
     this.#reads.add(ticket, this.#committed);
     this.#startReadRound();
@@ -670,6 +760,131 @@ export class Raft implements Core<RaftMessage> {
     if (reads.length === 0) return;
     for (const read of reads) this.#outputs.push({ kind: "read-at", ticket: read.ticket, index: read.index });
     this.#startReadRound();
+  }
+
+  /** A quorum has promised to elect nobody yet (thesis §6.4.1). As with any read, not before an entry of the own term. */
+  #hasLease(nowMs: number): boolean {
+    if (this.#role !== "leader" || this.#log.termAt(this.#committed) !== this.#term) return false;
+    const untilMs = quorumReached(this.#configuration, (member) =>
+      promiseOf(member, this.#self, this.#progress.get(member)?.promisedUntilMs),
+    );
+    return this.#lease.isValid(nowMs, untilMs);
+  }
+
+  // ------------------------------------------------------------------------------------------------ membership (Raft §6, thesis §4)
+
+  /** One change at a time, and none before an entry of the own term is committed: until then an older one may be in flight. */
+  #onChange({ ticket, change }: Extract<Input<RaftMessage>, { kind: "change" }>): void {
+    const { index, configuration } = this.#configurations.latest;
+    if (this.#role !== "leader") this.#reject(ticket, "not-leader");
+    else if (this.#transfer !== undefined) this.#reject(ticket, "transfer-in-flight");
+    else if (this.#log.termAt(this.#committed) !== this.#term) this.#reject(ticket, "busy");
+    else if (index > this.#committed || configuration.outgoing !== undefined) this.#reject(ticket, "change-in-flight");
+    else {
+      const planned = planChange(configuration, change);
+      if ("refused" in planned) this.#reject(ticket, planned.refused);
+      else if (change.kind === "promote" && !this.#isCaughtUp(change.member)) this.#reject(ticket, "learner-lags");
+      else {
+        this.#change = ticket;
+        this.#lead("configuration", encodeConfiguration(planned.configuration));
+      }
+    }
+  }
+
+  /** A voter that still has to fetch the log would count towards majorities without helping to reach one (thesis §4.2.1). */
+  #isCaughtUp(learner: MemberId): boolean {
+    const progress = this.#progress.get(learner);
+    if (progress === undefined || progress.lastHeardMs <= this.#nowMs - this.#options.electionTimeoutMs) return false;
+    return progress.state.kind === "replicate" && this.#committed - progress.match <= this.#options.promoteLagMax;
+  }
+
+  /** Something was committed: the next step of a change, also of one that an earlier leader began (thesis §4.3). */
+  #goOnWithChange(): void {
+    const { index, configuration } = this.#configurations.latest;
+    if (index > this.#committed) return;
+    if (configuration.outgoing !== undefined) {
+      this.#lead("configuration", encodeConfiguration(leaveJoint(configuration)));
+      return;
+    }
+    if (this.#change !== undefined) this.#outputs.push({ kind: "done", ticket: this.#change });
+    this.#change = undefined;
+    this.#dismissDeparted();
+    if (!configuration.voters.includes(this.#self)) this.#leaveOffice();
+  }
+
+  /** The leader is not among those it leads any more: C_new is committed, so they can do without it (Raft §6). */
+  #leaveOffice(): void {
+    const heir = this.#closestVoter();
+    if (heir !== undefined && this.#progress.get(heir)?.match === this.#log.lastIndex) {
+      this.#send(heir, { kind: "timeout-now", term: this.#term }, "control");
+    }
+    this.#becomeFollower(this.#term, undefined);
+  }
+
+  /** The leader writes to whoever the configuration in force names, and for a while to those it has let go. */
+  #followConfiguration(): void {
+    const members = new Set(membersOf(this.#configuration));
+    for (const member of members) {
+      this.#departing.delete(member);
+      if (member === this.#self || this.#progress.has(member)) continue;
+      this.#progress.set(member, new Progress(this.#log.lastIndex + 1, this.#nowMs));
+    }
+    for (const member of this.#progress.keys()) {
+      if (members.has(member) || this.#departing.has(member)) continue;
+      this.#departing.set(member, this.#nowMs + 4 * this.#options.electionTimeoutMs);
+    }
+  }
+
+  /** A removed member is told so, as a courtesy: one that does not know keeps asking for votes that nobody gives. */
+  #dismissDeparted(): void {
+    const { index } = this.#configurations.latest;
+    for (const [member, untilMs] of this.#departing) {
+      const progress = this.#progress.get(member);
+      const isTold = index <= this.#committed && (progress?.match ?? 0) >= index;
+      if (isTold && progress !== undefined) this.#sendHeartbeat(member, progress);
+      if (!isTold && this.#nowMs < untilMs) continue;
+      this.#departing.delete(member);
+      this.#progress.delete(member);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ transfer (thesis §3.10)
+
+  #onTransfer({ ticket, to = this.#closestVoter() }: Extract<Input<RaftMessage>, { kind: "transfer" }>): void {
+    if (this.#role !== "leader") this.#reject(ticket, "not-leader");
+    else if (this.#transfer !== undefined) this.#reject(ticket, "transfer-in-flight");
+    else if (to === undefined || to === this.#self || !this.#configuration.voters.includes(to))
+      this.#reject(ticket, "transfer-target");
+    else {
+      this.#transfer = { to, ticket, deadlineMs: this.#nowMs + this.#options.electionTimeoutMs, sent: false };
+      this.#maybeHandOver(this.#transfer);
+    }
+  }
+
+  /** Once the target has the whole log on its disk it is told to campaign, again with each heartbeat until somebody else leads. */
+  #maybeHandOver(transfer: Transfer): void {
+    if (this.#progress.get(transfer.to)?.match !== this.#log.lastIndex) return;
+    transfer.sent = true;
+    this.#lease.end();
+    this.#send(transfer.to, { kind: "timeout-now", term: this.#term }, "control");
+  }
+
+  #onTimeoutNow(): void {
+    if (this.#role === "leader" || !isVoter(this.#configuration, this.#self) || this.#incoming?.installing) return;
+    this.#leader = undefined;
+    this.#electionDeadlineMs = this.#randomDeadline(this.#options.electionTimeoutMs);
+    this.#campaignForReal({ transfer: true });
+  }
+
+  /** Of those that were heard lately, the voter whose disk lacks least. */
+  #closestVoter(): MemberId | undefined {
+    let closest: { readonly member: MemberId; readonly match: Index } | undefined;
+    for (const member of this.#configuration.voters) {
+      const progress = this.#progress.get(member);
+      if (progress === undefined || progress.lastHeardMs <= this.#nowMs - this.#options.electionTimeoutMs) continue;
+      if (closest === undefined || progress.match > closest.match) closest = { member, match: progress.match };
+    }
+    return closest?.member;
   }
 
   // ------------------------------------------------------------------------------------------------ snapshots (Raft §7)
@@ -754,10 +969,7 @@ export class Raft implements Core<RaftMessage> {
       this.#durableIndex = index;
       this.#persisting = [];
     }
-    this.#configurations = [
-      { index, configuration },
-      ...this.#configurations.filter((kept) => kept.index > index && kept.index <= this.#log.lastIndex),
-    ];
+    this.#configurations.restart({ index, configuration }, this.#log.lastIndex);
     this.#committed = index;
     this.#delivered = index;
     this.#applied = index;
@@ -807,7 +1019,9 @@ export class Raft implements Core<RaftMessage> {
       this.#persisting.push({ sequence: this.#sequence, lastIndex: this.#log.lastIndex });
       this.#operations = [];
     }
-    const atMs = this.#role === "leader" ? Math.min(this.#heartbeatDueMs, this.#quorumCheckMs) : this.#electionDeadlineMs;
+    const transferMs = this.#transfer?.deadlineMs ?? Number.POSITIVE_INFINITY;
+    const leaderMs = Math.min(this.#heartbeatDueMs, this.#quorumCheckMs, transferMs);
+    const atMs = this.#role === "leader" ? leaderMs : this.#electionDeadlineMs;
     this.#outputs.push({ kind: "timer", atMs });
     const outputs = this.#outputs;
     this.#outputs = [];
@@ -838,6 +1052,8 @@ export class Raft implements Core<RaftMessage> {
       get configuration() {
         return raft.#configuration;
       },
+      hasLease: (nowMs) => raft.#hasLease(nowMs),
+      configurationAt: (index) => raft.#configurations.at(index).configuration,
       termAt: (index) => raft.#log.termAt(index),
       matchOf: (member) => raft.#progress.get(member)?.match,
       lastHeardMsOf: (member) => raft.#progress.get(member)?.lastHeardMs,
