@@ -1,12 +1,14 @@
 /**
  * The front door: `connect`, and what it gives.
  */
+import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { conclaveError } from "./base/errors.ts";
 import type { ConclaveEvent } from "./base/event.ts";
 import type { Telemetry } from "./base/ports.ts";
 import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
+import { isRedisScheme } from "./engines/redis/address.ts";
 import { createElection, type Election, type ElectionOptions } from "./recipes/election.ts";
 import { KeyValue } from "./recipes/key-value.ts";
 import { createLock, type Lock, type LockOptions } from "./recipes/lock.ts";
@@ -59,7 +61,9 @@ export interface ConnectOptions {
   readonly cluster?: string;
   /** Shown to the members; what it means is theirs to say. Only for `conclave://`. Default: none. */
   readonly credential?: string | Uint8Array;
-  /** How long the first answer of a member may take. Only for `conclave://`. Milliseconds. Default 5_000. */
+  /** Certificates and the like, as Node's `tls.connect` takes them. Only for `rediss://`. Default: the system's. */
+  readonly tls?: TlsOptions;
+  /** How long the first answer may take. Not for `memory:` and `file:`. Milliseconds. Default 5_000. */
   readonly timeoutMs?: number;
   /** Gives up waiting for it; rejects with its reason. Does nothing to what is connected. Only for `conclave://`. */
   readonly signal?: AbortSignal;
@@ -73,6 +77,7 @@ export interface ConnectOptions {
  * - `memory:` lives in this process and ends with it.
  * - `file:./data` lives in this process and on this disk; the directory belongs to one process at a time.
  * - `conclave://a:7400,b:7400,c:7400` is a cluster of `conclave serve`; any member that answers is enough.
+ * - `redis://host:6379`, `rediss://` (TLS), `redis+sentinel://a,b,c/NAME`, `redis+cluster://a,b,c`: Redis 7 or Valkey.
  *
  * ```ts
  * import { connect } from "conclave";
@@ -86,6 +91,7 @@ export interface ConnectOptions {
  * @throws UNKNOWN_SCHEME, INVALID_OPTION (nothing was opened)
  * @throws DIRECTORY_IN_USE, DIRECTORY_FOREIGN, DIRECTORY_OTHER_PROTOCOL, DIRECTORY_NEWER, LOG_CORRUPT, SNAPSHOT_CORRUPT, DISK_FULL, DISK_FAILED
  * @throws CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, OTHER_PROTOCOL, UNAUTHORIZED (no member could be reached)
+ * @throws TLS_FAILED, READ_ONLY, UNSUPPORTED, TIMEOUT (what the server of another engine is not, or not yet)
  * @since 0.1.0
  */
 export async function connect(where: string | ConnectOptions): Promise<Conclave> {
@@ -150,8 +156,23 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
     case "conclave":
       return connectCluster({ ...options, ...observed });
     default:
+      if (scheme !== undefined && isRedisScheme(scheme)) return openRedisLazily(options, observed);
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
+}
+
+/** Loaded on demand: who uses another engine does not pay for this one. */
+async function openRedisLazily(
+  { url, timeoutMs, tls }: ConnectOptions,
+  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
+): Promise<Engine> {
+  const { openRedis } = await import("./engines/redis/redis-engine.ts");
+  return openRedis({
+    url,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(tls === undefined ? {} : { tls }),
+    ...observed,
+  });
 }
 
 /** `file:./data`, `file:/var/lib/x`, `file:///var/lib/x`. */

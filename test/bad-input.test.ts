@@ -26,7 +26,7 @@ async function errorOf(work: Promise<unknown> | (() => unknown)): Promise<Concla
 }
 
 test("an unknown scheme names the schemes there are", async () => {
-  for (const url of ["redis://localhost", "nonsense", "", "conclave"]) {
+  for (const url of ["mongodb://localhost", "nonsense", "", "conclave"]) {
     const error = await errorOf(connect(url));
     expect(error.code).toBe("UNKNOWN_SCHEME");
     expect(error.message).toContain("memory:");

@@ -30,12 +30,19 @@ const rooms: Readonly<Record<string, Room>> = {
   partitions: { floor: 3, pure: true, mayImport: ["base", "hash", "store", "recipes"] },
   coordinator: { floor: 3, pure: true, mayImport: ["base", "store", "recipes"] },
   "cache-core": { floor: 3, pure: true, mayImport: ["base", "store"] },
-  "engines/embedded": { floor: 4, pure: false, mayImport: ["base", "consensus", "store", "log", "wire", "replica", "client"] },
-  "engines/redis": { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
-  "engines/etcd": { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
-  "engines/zookeeper": { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
-  "engines/postgres": { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
-  "engines/cassandra": { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
+  /** The ports of time and dice on Node, for every engine: engines never see one another. */
+  host: { floor: 3, pure: false, mayImport: ["base"] },
+  "engines/embedded": {
+    floor: 4,
+    pure: false,
+    mayImport: ["base", "consensus", "store", "log", "wire", "replica", "client", "host"],
+  },
+  // The client's half of a lease (`client/session.ts`) is the same whoever keeps the other half.
+  "engines/redis": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
+  "engines/etcd": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
+  "engines/zookeeper": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
+  "engines/postgres": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
+  "engines/cassandra": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "host"] },
   /** The other half of a fencing token: what refuses a stale one at the resource. */
   guards: { floor: 4, pure: false, mayImport: ["base", "store", "recipes"] },
   transactions: { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "coordinator"] },

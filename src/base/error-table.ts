@@ -24,7 +24,7 @@ const corrupt = (remedy: string): ErrorRow => ({ class: "corruption", definite: 
 export const errorTable = {
   // The caller's mistake: nothing was sent.
   INVALID_OPTION: usage("Correct the option that the message names."),
-  UNKNOWN_SCHEME: usage("Use memory:, file:DIRECTORY or conclave://HOST:PORT[,HOST:PORT...]."),
+  UNKNOWN_SCHEME: usage("Use memory:, file:DIRECTORY, conclave://HOST:PORT[,HOST:PORT...] or redis://HOST:PORT."),
   KEY_INVALID: usage("Use a non-empty key of at most the documented size."),
   KEY_TOO_LARGE: usage("Shorten the key; put long content into the value."),
   VALUE_TOO_LARGE: usage("Keep large content elsewhere and store a reference to it."),
@@ -46,6 +46,8 @@ export const errorTable = {
   WRONG_MEMBER: conflict("Check that each address leads to the member that the configuration names."),
   WRONG_PROTOCOL: conflict("Upgrade the older side: their protocol ranges do not meet."),
   OTHER_PROTOCOL: conflict("All members of a cluster agree by one protocol: start this one with theirs."),
+  READ_ONLY: conflict("Name the primary, or let Sentinel or the Cluster find it."),
+  TLS_FAILED: conflict("Check that both sides speak TLS, the certificate's authority and its host name."),
   UNAUTHORIZED: conflict("Ask for a credential that may use this key range."),
   LOCK_TIMEOUT: conflict("Wait longer, or look at the holder that the message names."),
   NOT_HOLDER: conflict("The hold had ended before the call."),
@@ -60,6 +62,10 @@ export const errorTable = {
   NO_QUORUM: unknown("Retry; check that a majority of members runs (`conclave status`)."),
   NOT_LEADER: refused("The client follows the leader by itself; check `conclave status` if it persists."),
   BUSY: refused("Too much is in flight; send less at a time."),
+  CONNECTION_LOST: unknown("Retry: it may have been done before the connection ended."),
+  QUARANTINED: refused("Wait: after a failover no lock is granted until every earlier holder has stopped by its own clock."),
+  REPLICAS_MISSING: unknown("It is done on the primary, and a failover may undo it: check the replicas, or lower `wait`."),
+  ENGINE_REFUSED: refused("The message is the server's own; mend what it names."),
   CONNECTION_REFUSED: refused("Check that a member listens at the address."),
   DISK_FULL: unknown("Free space; the member stops accepting writes and loses nothing that it acknowledged."),
   DISK_FAILED: unknown("The member stopped on the first failed write; check the disk, then start it again."),

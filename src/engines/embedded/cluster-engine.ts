@@ -7,8 +7,8 @@ import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
 import { isProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../../base/protocol-name.ts";
 import { Client } from "../../client/client.ts";
+import { nodePlatform } from "../../host/node-platform.ts";
 import { embeddedCaps } from "./embedded-caps.ts";
-import { nodePlatform } from "./node-platform.ts";
 import { parseAddress, TcpTransport } from "./tcp-transport.ts";
 
 export interface ClusterOptions {

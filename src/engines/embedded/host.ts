@@ -4,13 +4,13 @@
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
 import { type ProtocolName, protocolDefault } from "../../base/protocol-name.ts";
+import { nodePlatform } from "../../host/node-platform.ts";
 import { Member, type MemberOptions } from "../../replica/member.ts";
 import { type ProtocolOptions, protocolNamed } from "../../replica/protocols.ts";
 import { identityOf } from "./directory-identity.ts";
 import { lockDirectory } from "./directory-lock.ts";
 import { checksum } from "./native-checksum.ts";
 import { NodeDisk } from "./node-disk.ts";
-import { nodePlatform } from "./node-platform.ts";
 import { NullDisk } from "./null-disk.ts";
 import { TcpTransport } from "./tcp-transport.ts";
 

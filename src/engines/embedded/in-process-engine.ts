@@ -7,11 +7,11 @@ import type { Telemetry } from "../../base/ports.ts";
 import type { ProtocolName } from "../../base/protocol-name.ts";
 import { Client } from "../../client/client.ts";
 import { MemoryTransport } from "../../client/memory-transport.ts";
+import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Engine, Store } from "../../store/store.ts";
 import { embeddedCaps } from "./embedded-caps.ts";
 import { type HostedMember, hostMember } from "./host.ts";
-import { nodePlatform } from "./node-platform.ts";
 
 export interface InProcessOptions {
   /** Undefined: `memory:`. */

@@ -2,7 +2,7 @@
  * The ports of time and dice, on Node.
  */
 import { randomFillSync } from "node:crypto";
-import type { Platform } from "../../base/ports.ts";
+import type { Platform } from "../base/ports.ts";
 
 /** Longer timers overflow a signed 32-bit number in Node, and would fire at once. */
 const timerMsMax = 2 ** 31 - 1;

@@ -1,0 +1,260 @@
+/**
+ * One connection to one server: commands go out in the order in which they were asked, replies come back in the same.
+ *
+ * Everything asked in one turn of the event loop leaves in one write. When the connection ends, what was sent and not
+ * answered is CONNECTION_LOST: it may have happened, and is never sent again from here.
+ */
+import { connect as connectTcp, type Socket } from "node:net";
+import { type ConnectionOptions, connect as connectTls } from "node:tls";
+import { ConclaveError, conclaveError } from "../../base/errors.ts";
+import { type Address, addressText } from "./address.ts";
+import { type Argument, encodeCommand, type Reply, ReplyParser, RespError } from "./resp.ts";
+
+export interface ConnectionSettings {
+  readonly tls: boolean | ConnectionOptions;
+  readonly username: string | undefined;
+  readonly password: string | undefined;
+  readonly database: number;
+  /** Shown by CLIENT LIST. */
+  readonly clientName: string;
+  /** How long the handshake may take. */
+  readonly timeoutMs: number;
+}
+
+interface Waiting {
+  readonly resolve: (reply: Reply) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Commands that wait for their replies. */
+const waitingMax = 100_000;
+
+export class Connection {
+  readonly address: Address;
+  /** Called once when it ends, however it ends. */
+  onClose: ((error: ConclaveError) => void) | undefined;
+  /** Replies that nobody asked for: messages of a subscription. */
+  onPush: ((reply: Reply) => void) | undefined;
+  /** When the last byte came, by the clock of the process. */
+  heardAtMs = performance.now();
+  readonly #socket: Socket;
+  readonly #waiting: Waiting[] = [];
+  #waitingFrom = 0;
+  #unsent: (string | Uint8Array)[] = [];
+  #isSubscriber = false;
+  #closed: ConclaveError | undefined;
+
+  private constructor(address: Address, socket: Socket) {
+    this.address = address;
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    socket.unref();
+    const parser = new ReplyParser((reply) => this.#onReply(reply));
+    socket.on("data", (chunk: Buffer) => {
+      this.heardAtMs = performance.now();
+      try {
+        parser.push(chunk);
+      } catch (error) {
+        this.destroy(error as ConclaveError);
+      }
+    });
+    socket.on("error", (cause) => this.destroy(this.#lost(`: ${cause.message}`, cause)));
+    socket.on("close", () => this.destroy(this.#lost("")));
+  }
+
+  /** @throws CONNECTION_REFUSED, TLS_FAILED, UNAUTHORIZED, TIMEOUT, ENGINE_REFUSED */
+  static async open(address: Address, settings: ConnectionSettings): Promise<Connection> {
+    const connection = new Connection(address, await dial(address, settings));
+    try {
+      await connection.#greet(settings);
+      return connection;
+    } catch (error) {
+      connection.destroy(connection.#lost(" in its handshake", error));
+      throw error;
+    }
+  }
+
+  get isOpen(): boolean {
+    return this.#closed === undefined;
+  }
+
+  /** Commands without a reply. */
+  get waitingCount(): number {
+    return this.#waiting.length - this.#waitingFrom;
+  }
+
+  /** An error of the server is a reply, too. @throws CONNECTION_LOST */
+  call(args: readonly Argument[]): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed !== undefined) {
+        // Nothing was sent.
+        reject(conclaveError("CONNECTION_LOST", this.#closed.message, { definite: true, cause: this.#closed }));
+        return;
+      }
+      if (this.waitingCount >= waitingMax) {
+        reject(conclaveError("BUSY", `${waitingMax} commands wait for the replies of ${addressText(this.address)}.`));
+        return;
+      }
+      this.#send(args);
+      this.#waiting.push({ resolve, reject });
+    });
+  }
+
+  /** Sends what is answered by pushes; from now on every reply is one. */
+  say(args: readonly Argument[]): void {
+    this.#isSubscriber = true;
+    if (this.#closed === undefined) this.#send(args);
+  }
+
+  /** Idempotent. */
+  destroy(error: ConclaveError = this.#lost(" by this side")): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = error;
+    this.#socket.destroy();
+    const waiting = this.#waiting.splice(0).slice(this.#waitingFrom);
+    for (const { reject } of waiting) reject(error);
+    this.onClose?.(error);
+  }
+
+  #send(args: readonly Argument[]): void {
+    if (this.#unsent.length === 0) process.nextTick(() => this.#flush());
+    for (const part of encodeCommand(args)) this.#unsent.push(part);
+  }
+
+  #flush(): void {
+    const parts = this.#unsent;
+    this.#unsent = [];
+    if (this.#closed !== undefined) return;
+    if (parts.every((part) => typeof part === "string")) this.#socket.write(parts.join(""));
+    else this.#socket.write(Buffer.concat(parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part))));
+  }
+
+  #onReply(reply: Reply): void {
+    if (this.#isSubscriber) {
+      this.onPush?.(reply);
+      return;
+    }
+    const waiting = this.#waiting[this.#waitingFrom];
+    if (waiting === undefined) throw conclaveError("PROTOCOL", "The server answered what nobody asked.");
+    this.#waitingFrom++;
+    if (this.#waitingFrom > 1_024 && this.#waitingFrom * 2 > this.#waiting.length) {
+      this.#waiting.splice(0, this.#waitingFrom);
+      this.#waitingFrom = 0;
+    }
+    waiting.resolve(reply);
+  }
+
+  async #greet({ username, password, database, clientName, timeoutMs }: ConnectionSettings): Promise<void> {
+    const timer = setTimeout(() => {
+      this.destroy(
+        conclaveError("TIMEOUT", `${addressText(this.address)} did not finish the handshake in ${timeoutMs} ms.`, {
+          definite: true,
+        }),
+      );
+    }, timeoutMs);
+    timer.unref();
+    try {
+      const replies: Promise<Reply>[] = [];
+      if (password !== undefined)
+        replies.push(this.call(username === undefined ? ["AUTH", password] : ["AUTH", username, password]));
+      if (database !== 0) replies.push(this.call(["SELECT", database]));
+      const named = this.call(["CLIENT", "SETNAME", clientName]);
+      replies.push(this.call(["PING"]));
+      for (const reply of await Promise.all(replies)) if (reply instanceof RespError) throw errorOfReply(reply, this.address);
+      // Not everybody may name connections; it is only for people.
+      await named;
+    } catch (error) {
+      throw isProtocol(error) ? notRedis(this.address, error) : error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #lost(how: string, cause?: unknown): ConclaveError {
+    return conclaveError("CONNECTION_LOST", `The connection to ${addressText(this.address)} ended${how}.`, { cause });
+  }
+}
+
+/** What a refusal of the server means to a caller. */
+export function errorOfReply(reply: RespError, address: Address): ConclaveError {
+  const said = `${addressText(address)} said: ${reply.message}.`;
+  switch (reply.word) {
+    case "NOAUTH":
+    case "WRONGPASS":
+    case "NOPERM":
+      return conclaveError("UNAUTHORIZED", said);
+    case "READONLY":
+      return conclaveError("READ_ONLY", said);
+    case "NOREPLICAS":
+    case "OOM":
+    case "MISCONF":
+    case "LOADING":
+    case "BUSY":
+    case "CLUSTERDOWN":
+    case "MASTERDOWN":
+    case "TRYAGAIN":
+    case "MOVED":
+    case "ASK":
+      return conclaveError("ENGINE_REFUSED", said);
+    default:
+      if (/AUTH|invalid (?:username|password)/i.test(reply.message)) return conclaveError("UNAUTHORIZED", said);
+      if (/unknown command/i.test(reply.message)) return conclaveError("UNSUPPORTED", said);
+      // A script that failed in the middle has done its first half: keys of another kind stand in its way, or a defect.
+      if (/user_script|WRONGTYPE/.test(reply.message)) return conclaveError("INVARIANT", said, { definite: false });
+      return conclaveError("ENGINE_REFUSED", said, { definite: false });
+  }
+}
+
+function dial(address: Address, { tls, timeoutMs }: ConnectionSettings): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const target = { host: address.host, port: address.port };
+    const own = typeof tls === "object" ? tls : {};
+    const socket =
+      tls === false
+        ? connectTcp(target)
+        : connectTls({ ...target, ...(isName(address.host) ? { servername: address.host } : {}), ...own });
+    const fail = (error: Error): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      reject(error);
+    };
+    const timer = setTimeout(() => {
+      fail(conclaveError("TIMEOUT", `${addressText(address)} did not answer within ${timeoutMs} ms.`, { definite: true }));
+    }, timeoutMs);
+    socket.once("error", (cause) => fail(dialError(cause, address, tls !== false)));
+    socket.once("close", () => fail(dialError(new Error("closed at once"), address, tls !== false)));
+    socket.once(tls === false ? "connect" : "secureConnect", () => {
+      clearTimeout(timer);
+      socket.removeAllListeners();
+      resolve(socket);
+    });
+  });
+}
+
+function isName(host: string): boolean {
+  return !/^[\d.]+$|:/.test(host);
+}
+
+function dialError(cause: Error & { readonly code?: string }, address: Address, tls: boolean): ConclaveError {
+  const said = `${addressText(address)}: ${cause.message}.`;
+  const isNetwork = /^E(?:CONNREFUSED|HOSTUNREACH|NETUNREACH|TIMEDOUT|AI_AGAIN|NOTFOUND)/.test(cause.code ?? "");
+  return conclaveError(tls && !isNetwork ? "TLS_FAILED" : "CONNECTION_REFUSED", said, { cause });
+}
+
+function isProtocol(error: unknown): boolean {
+  return (
+    error instanceof ConclaveError &&
+    (error.code === "PROTOCOL" || (error.code === "CONNECTION_LOST" && error.cause === undefined))
+  );
+}
+
+/** A server that wants TLS answers plain text with an alert, or hangs up. */
+function notRedis(address: Address, cause: unknown): ConclaveError {
+  return conclaveError(
+    "TLS_FAILED",
+    `${addressText(address)} does not answer plain RESP: it speaks TLS (write rediss:), or it is no Redis.`,
+    {
+      cause,
+    },
+  );
+}

@@ -1,0 +1,258 @@
+/**
+ * The way to the primary that stays while connections come and go: one connection at a time, found anew when it ends.
+ *
+ * What was refused before it was run (a moved slot, a server that is loading) is asked again until the caller's time is up.
+ * What was sent and not answered is never asked again here: only the caller knows whether it may happen twice.
+ * A connection that has been silent for as long as somebody waits for it is dead, whatever TCP says: it is given up, so
+ * that the next call does not wait for the same silence.
+ */
+import { background } from "../../base/background.ts";
+import { ConclaveError, conclaveError } from "../../base/errors.ts";
+import { raceSignal } from "../../base/link-signal.ts";
+import type { Platform, Timer } from "../../base/ports.ts";
+import type { ProcessHold } from "../../client/process-hold.ts";
+import { type Address, parseAddress } from "./address.ts";
+import { type Connection, type ConnectionSettings, errorOfReply } from "./connection.ts";
+import type { PrimaryFinder } from "./primary-finder.ts";
+import { type Argument, type Reply, RespError } from "./resp.ts";
+import type { Script } from "./scripts.ts";
+
+export interface LinkCall {
+  readonly signal?: AbortSignal | undefined;
+  readonly timeoutMs: number;
+  /** At the moment of sending. Called again if it is sent again. */
+  readonly onSend?: () => void;
+}
+
+/** What an engine needs of a client of Redis, ours or the user's. */
+export interface RedisLink {
+  /**
+   * Runs the script. @throws TIMEOUT, CONNECTION_LOST (`definite` says whether it was sent), UNAUTHORIZED, READ_ONLY,
+   * ENGINE_REFUSED, REPLICAS_MISSING, CLOSED
+   */
+  run(script: Script, request: ScriptRequest, call: LinkCall): Promise<Reply>;
+  /** A plain command, for questions about the server. */
+  ask(args: readonly Argument[], call: LinkCall): Promise<Reply>;
+  /** Called whenever there is a new way to a primary. */
+  onUp: (() => void) | undefined;
+  close(): void;
+}
+
+export interface ScriptRequest {
+  readonly keys: readonly string[];
+  readonly args: readonly Argument[];
+  /** Replicas that must confirm what was written. 0: none. */
+  readonly replicas: number;
+}
+
+const backoffMsMin = 20;
+const backoffMsMax = 1_000;
+/** No silence shorter than this counts against a connection. */
+const silenceMsMin = 500;
+const pauseMs = 50;
+const waitsForSlotMs = 20;
+
+export class PrimaryLink implements RedisLink {
+  onUp: (() => void) | undefined;
+  readonly #finder: PrimaryFinder;
+  readonly #settings: ConnectionSettings;
+  readonly #platform: Platform;
+  readonly #processHold: ProcessHold;
+  #connection: Connection | undefined;
+  #opening: Promise<Connection> | undefined;
+  #backoffMs = backoffMsMin;
+  #retryTimer: Timer | undefined;
+  #isClosed = false;
+
+  constructor(options: {
+    readonly finder: PrimaryFinder;
+    readonly settings: ConnectionSettings;
+    readonly platform: Platform;
+    readonly processHold: ProcessHold;
+  }) {
+    this.#finder = options.finder;
+    this.#settings = options.settings;
+    this.#platform = options.platform;
+    this.#processHold = options.processHold;
+  }
+
+  /** The first connection. @throws CONNECTION_REFUSED, TLS_FAILED, UNAUTHORIZED, READ_ONLY, TIMEOUT */
+  async open(): Promise<void> {
+    await this.#connected();
+  }
+
+  run(script: Script, { keys, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
+    const rest = [keys.length, ...keys, ...args];
+    return this.#perform(call, async (connection) => {
+      const sent = connection.call(["EVALSHA", script.sha, ...rest]);
+      // In the same write: it waits for the replicas of everything that this connection has written.
+      const waited = replicas > 0 ? connection.call(["WAIT", replicas, call.timeoutMs]) : undefined;
+      waited?.catch(() => undefined);
+      let reply = await sent;
+      let confirmed = await waited;
+      if (reply instanceof RespError && reply.word === "NOSCRIPT") {
+        const again = connection.call(["EVAL", script.text, ...rest]);
+        const waitedAgain = replicas > 0 ? connection.call(["WAIT", replicas, call.timeoutMs]) : undefined;
+        waitedAgain?.catch(() => undefined);
+        reply = await again;
+        confirmed = await waitedAgain;
+      }
+      if (typeof confirmed === "number" && confirmed < replicas && !(reply instanceof RespError))
+        throw conclaveError("REPLICAS_MISSING", `Only ${confirmed} of ${replicas} replicas confirmed.`);
+      return reply;
+    });
+  }
+
+  ask(args: readonly Argument[], call: LinkCall): Promise<Reply> {
+    return this.#perform(call, (connection) => connection.call(args));
+  }
+
+  /** A connection of its own to the present primary, for pushes. */
+  async openAnother(): Promise<Connection> {
+    return this.#finder.open();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#retryTimer?.cancel();
+    this.#connection?.destroy(conclaveError("CLOSED", "The client of Redis was closed.", { definite: false }));
+  }
+
+  async #perform(call: LinkCall, send: (connection: Connection) => Promise<Reply>): Promise<Reply> {
+    call.signal?.throwIfAborted();
+    const untilMs = this.#platform.now() + call.timeoutMs;
+    this.#processHold.retain();
+    const late = new AbortController();
+    let sentOn: Connection | undefined;
+    let sentAtMs = 0;
+    const timer = this.#platform.setTimer(call.timeoutMs, () => {
+      if (sentOn !== undefined && sentOn.heardAtMs < sentAtMs && call.timeoutMs >= silenceMsMin) sentOn.destroy();
+      late.abort(
+        conclaveError("TIMEOUT", `Redis did not answer within ${call.timeoutMs} ms.`, { definite: sentOn === undefined }),
+      );
+    });
+    const attempts = async (): Promise<Reply> => {
+      for (;;) {
+        const connection = await this.#connected(late.signal);
+        if (late.signal.aborted) throw late.signal.reason;
+        call.signal?.throwIfAborted();
+        sentOn = connection;
+        sentAtMs = performance.now();
+        call.onSend?.();
+        const reply = await send(connection);
+        if (!(reply instanceof RespError)) return reply;
+        // An error of the server at the first line: it was not run.
+        if (!this.#isWorthAnother(reply, connection)) throw errorOfReply(reply, connection.address);
+        if (this.#platform.now() + pauseMs > untilMs) throw errorOfReply(reply, connection.address);
+        sentOn = undefined;
+        await this.#pause(reply.word === "MOVED" ? 0 : reply.word === "ASK" ? waitsForSlotMs : pauseMs);
+      }
+    };
+    try {
+      return await raceSignal(raceSignal(attempts(), late.signal), call.signal);
+    } finally {
+      timer.cancel();
+      this.#processHold.release();
+    }
+  }
+
+  /** Sees to what the refusal says about where the primary is. */
+  #isWorthAnother(reply: RespError, connection: Connection): boolean {
+    switch (reply.word) {
+      case "MOVED":
+        this.#finder.onMoved(movedTo(reply, connection.address));
+        this.#leave(connection);
+        return true;
+      case "ASK":
+      case "TRYAGAIN":
+      case "CLUSTERDOWN":
+      case "LOADING":
+      case "MASTERDOWN":
+      case "BUSY":
+        return true;
+      case "READONLY":
+        this.#leave(connection);
+        return this.#finder.follows;
+      default:
+        return false;
+    }
+  }
+
+  /** What was sent on it may still be answered; nothing new is sent. */
+  #leave(connection: Connection): void {
+    if (this.#connection !== connection) return;
+    this.#connection = undefined;
+    const timer = this.#platform.setTimer(this.#settings.timeoutMs, () => connection.destroy());
+    connection.onClose = () => timer.cancel();
+  }
+
+  #connected(signal?: AbortSignal): Promise<Connection> {
+    if (this.#isClosed) return Promise.reject(conclaveError("CLOSED", "The client of Redis was closed."));
+    if (this.#connection?.isOpen) return Promise.resolve(this.#connection);
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = undefined;
+    });
+    const opening = this.#opening;
+    if (signal === undefined) return opening;
+    return opening.catch(async (error: unknown) => {
+      // Who waits for an answer waits for a server, too, unless this one will never do.
+      if (this.#isClosed || !isPassing(error, this.#finder)) throw error;
+      await raceSignal(this.#pause(this.#nextBackoffMs()), signal);
+      return this.#connected(signal);
+    });
+  }
+
+  async #open(): Promise<Connection> {
+    const connection = await this.#finder.open();
+    if (this.#isClosed) {
+      connection.destroy();
+      throw conclaveError("CLOSED", "The client of Redis was closed.");
+    }
+    this.#backoffMs = backoffMsMin;
+    this.#connection = connection;
+    connection.onClose = () => this.#onLost(connection);
+    this.onUp?.();
+    return connection;
+  }
+
+  #onLost(connection: Connection): void {
+    if (this.#connection !== connection) return;
+    this.#connection = undefined;
+    if (!this.#isClosed) this.#reconnect();
+  }
+
+  /** Sessions need a server even while nobody asks anything. */
+  #reconnect(): void {
+    background(
+      this.#connected().then(
+        () => undefined,
+        () => {
+          if (this.#isClosed) return;
+          this.#retryTimer = this.#platform.setTimer(this.#nextBackoffMs(), () => this.#reconnect());
+        },
+      ),
+      "finding the primary again",
+    );
+  }
+
+  #nextBackoffMs(): number {
+    const backoffMs = this.#backoffMs * (0.5 + this.#platform.randomUint32() / 2 ** 33);
+    this.#backoffMs = Math.min(this.#backoffMs * 2, backoffMsMax);
+    return backoffMs;
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => void this.#platform.setTimer(delayMs, resolve));
+  }
+}
+
+function isPassing(error: unknown, finder: PrimaryFinder): boolean {
+  if (!(error instanceof ConclaveError)) return false;
+  return error.retryable || (error.code === "READ_ONLY" && finder.follows) || error.code === "CONNECTION_REFUSED";
+}
+
+/** `MOVED 3999 127.0.0.1:6381`. An empty host means the one that said it. */
+function movedTo(reply: RespError, from: Address): Address {
+  const where = reply.message.split(" ")[2] ?? "";
+  return where.startsWith(":") ? { host: from.host, port: Number(where.slice(1)) } : parseAddress(where, from.port);
+}

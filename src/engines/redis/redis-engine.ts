@@ -1,0 +1,177 @@
+/**
+ * Redis or Valkey behind the waist: `connect("redis://...")`.
+ *
+ *   store.txn ─► script ─► link (one connection to the primary) ─► server
+ *   store.watch ◄─ feed of the namespace ◄─ push channel (one connection) ◄─ what scripts publish
+ *   session ─► open, keep-alive, close scripts; the server's clock judges, the holder's own says when to stop
+ *
+ * What it promises, and what breaks it: docs/engines/redis.md. Why one hash tag for a group: docs/decisions/0014.
+ */
+import type { ConnectionOptions as TlsOptions } from "node:tls";
+import { conclaveError } from "../../base/errors.ts";
+import type { ConclaveEvent } from "../../base/event.ts";
+import type { Platform, Telemetry } from "../../base/ports.ts";
+import { ProcessHold } from "../../client/process-hold.ts";
+import { nodePlatform } from "../../host/node-platform.ts";
+import type { Caps } from "../../store/caps.ts";
+import { namespacePrefix } from "../../store/key.ts";
+import type { Engine, Store } from "../../store/store.ts";
+import { parseRedisUrl, type RedisUrl } from "./address.ts";
+import type { ConnectionSettings } from "./connection.ts";
+import { PrimaryLink, type RedisLink } from "./link.ts";
+import { primaryFinder } from "./primary-finder.ts";
+import { PushConnection, type PushHandler, type RedisPush } from "./push.ts";
+import { redisCaps } from "./redis-caps.ts";
+import { RedisHub } from "./redis-hub.ts";
+import { RedisSessions } from "./redis-sessions.ts";
+import { RedisStore, runTxn, timeoutMsDefault } from "./redis-store.ts";
+import { ScriptCaller, tagOf } from "./script-caller.ts";
+import { readServerReport, type ServerReport } from "./server-report.ts";
+import { slotOf } from "./slot.ts";
+
+export interface RedisOptions {
+  /** See `parseRedisUrl`. */
+  readonly url: string;
+  /** All stores of one group live in one slot and share one order. Others never meet. Default "conclave". */
+  readonly group?: string;
+  /**
+   * How many replicas must confirm each write. A write that fewer confirm fails with REPLICAS_MISSING. Default 0.
+   * More lose less in a failover, and cost a round trip of the replication each time; they do not make it linearizable.
+   */
+  readonly wait?: number;
+  /**
+   * How much longer than the longest TTL no session begins after the primary has changed or restarted, in ms: at least
+   * what a primary that was cut off may go on confirming (`min-replicas-max-lag`). Default 1_000. -1: do not wait at all.
+   */
+  readonly quarantineMs?: number;
+  /** For `rediss:`: certificates and the like, as Node's `tls.connect` takes them. */
+  readonly tls?: TlsOptions;
+  /** How long a connection may take. Milliseconds. Default 5_000. */
+  readonly timeoutMs?: number;
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+}
+
+export const redisDefaults = { group: "conclave", wait: 0, quarantineMs: 1_000, timeoutMs: 5_000, ttlMs: 15_000 } as const;
+
+/**
+ * Connects, and asks the server what it is.
+ * @throws INVALID_OPTION, CONNECTION_REFUSED, TLS_FAILED, UNAUTHORIZED, READ_ONLY, UNSUPPORTED (older than 7.0), TIMEOUT
+ */
+export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
+  const url = parseRedisUrl(options.url);
+  const settled = settle(url, options);
+  const settings: ConnectionSettings = {
+    tls: url.tls ? (options.tls ?? true) : false,
+    username: url.username,
+    password: url.password,
+    database: url.database,
+    clientName: `conclave-${process.pid}`,
+    timeoutMs: settled.timeoutMs,
+  };
+  const processHold = new ProcessHold(nodePlatform);
+  const finder = primaryFinder(url, slotOf(tagOf(settled.group)), settings);
+  const link = new PrimaryLink({ finder, settings, platform: nodePlatform, processHold });
+  try {
+    await link.open();
+    const report = await readServerReport(link, { kind: url.kind, timeoutMs: settled.timeoutMs });
+    const openPush = (handler: PushHandler): RedisPush =>
+      new PushConnection({ open: () => link.openAnother(), platform: nodePlatform, handler });
+    return new RedisEngine({ ...settled, link, openPush, report, processHold, telemetry: options.telemetry });
+  } catch (error) {
+    link.close();
+    throw error;
+  }
+}
+
+export interface RedisEngineOptions {
+  readonly group: string;
+  readonly wait: number;
+  readonly quarantineMs: number;
+  readonly link: RedisLink;
+  readonly openPush: (handler: PushHandler) => RedisPush;
+  readonly report: ServerReport;
+  readonly processHold: ProcessHold;
+  readonly telemetry: Telemetry<ConclaveEvent> | undefined;
+}
+
+export class RedisEngine implements Engine {
+  readonly caps: Caps;
+  readonly #options: RedisEngineOptions;
+  readonly #platform: Platform = nodePlatform;
+  readonly #caller: ScriptCaller;
+  readonly #hub: RedisHub;
+  readonly #sessions: RedisSessions;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: RedisEngineOptions) {
+    const { group, link, processHold, quarantineMs, report, telemetry, wait } = options;
+    const platform = this.#platform;
+    this.#options = options;
+    this.caps = redisCaps(report, report.engine);
+    this.#caller = new ScriptCaller({ link, group, quarantineMs, replicas: wait, ttlMsDefault: redisDefaults.ttlMs });
+    const caller = this.#caller;
+    this.#hub = new RedisHub({
+      group,
+      platform,
+      processHold,
+      openPush: options.openPush,
+      read: (txn) => runTxn({ caller, platform }, txn, { timeoutMs: timeoutMsDefault }),
+      onWatch: () => this.#sessions.onWatch(),
+    });
+    this.#sessions = new RedisSessions({
+      platform,
+      processHold,
+      caller,
+      telemetry,
+      isAnyoneWatching: () => this.#hub.isWatched,
+    });
+    link.onUp = () => this.#sessions.onUp();
+  }
+
+  store(namespace: string): Store {
+    namespacePrefix(namespace);
+    const [caps, platform] = [this.caps, this.#platform];
+    return new RedisStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.#hub.close();
+    await this.#sessions.close();
+    this.#options.link.close();
+  }
+}
+
+interface Settled {
+  readonly group: string;
+  readonly wait: number;
+  readonly quarantineMs: number;
+  readonly timeoutMs: number;
+}
+
+/** Options, else the URL's parameters, else the defaults. @throws INVALID_OPTION */
+export function settle({ parameters }: Pick<RedisUrl, "parameters">, options: Omit<RedisOptions, "url">): Settled {
+  for (const name of parameters.keys()) {
+    if (!["group", "wait", "quarantineMs", "timeoutMs"].includes(name))
+      throw conclaveError("INVALID_OPTION", `A URL of Redis takes no parameter \`${name}\`.`);
+  }
+  const number = (name: "wait" | "quarantineMs" | "timeoutMs", min: number): number => {
+    const value = options[name] ?? Number(parameters.get(name) ?? redisDefaults[name]);
+    if (!Number.isSafeInteger(value) || value < min)
+      throw conclaveError("INVALID_OPTION", `\`${name}\` must be a whole number from ${min}.`);
+    return value;
+  };
+  const group = options.group ?? parameters.get("group") ?? redisDefaults.group;
+  // Braces would move the hash tag.
+  if (!/^[^{}\0]{1,128}$/.test(group))
+    throw conclaveError("INVALID_OPTION", "`group` must be 1 to 128 characters without braces.");
+  return { group, wait: number("wait", 0), quarantineMs: number("quarantineMs", -1), timeoutMs: number("timeoutMs", 1) };
+}

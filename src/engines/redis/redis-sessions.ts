@@ -1,0 +1,213 @@
+/**
+ * The sessions of one client of Redis: opened, shared by TTL, kept alive together, ended politely, and ended for others
+ * once their time is up.
+ *
+ * The server's clock judges a lease (a deadline in a sorted set), the holder's own clock judges when to stop (`ClientSession`).
+ * Nobody on the server looks at the set by itself: every script ends what is due before it does its own work, and each
+ * client that waits for something looks once more when the nearest deadline that it was told of has passed (a poke).
+ * All keep-alives of one turn go as one command.
+ */
+import { background } from "../../base/background.ts";
+import { conclaveError, hasCode } from "../../base/errors.ts";
+import type { ConclaveEvent } from "../../base/event.ts";
+import { raceSignal } from "../../base/link-signal.ts";
+import type { Platform, Telemetry, Timer } from "../../base/ports.ts";
+import type { ProcessHold } from "../../client/process-hold.ts";
+import { ClientSession, type SessionHost } from "../../client/session.ts";
+import type { SessionOptions } from "../../store/store.ts";
+import type { LinkCall } from "./link.ts";
+import type { ScriptCaller } from "./script-caller.ts";
+import { scripts } from "./scripts.ts";
+import { checkedReply, listOf, numberOf, textOf } from "./txn-codec.ts";
+
+const openTimeoutMs = 10_000;
+const closeTimeoutMs = 2_000;
+/** Pokes of many clients at one deadline are spread over this time. */
+const pokeSpreadMs = 20;
+/** A server that does not answer a poke is asked again after this long. */
+const pokeAgainMs = 1_000;
+
+export interface RedisSessionsOptions {
+  readonly platform: Platform;
+  readonly processHold: ProcessHold;
+  readonly caller: ScriptCaller;
+  readonly telemetry: Telemetry<ConclaveEvent> | undefined;
+  /** Whether anybody waits for what the end of a session would tell. */
+  readonly isAnyoneWatching: () => boolean;
+}
+
+interface Shared {
+  session: ClientSession | undefined;
+  opening: Promise<ClientSession> | undefined;
+}
+
+export class RedisSessions implements SessionHost {
+  readonly platform: Platform;
+  readonly processHold: ProcessHold;
+  readonly #options: RedisSessionsOptions;
+  readonly #sessions = new Set<ClientSession>();
+  readonly #shared = new Map<number, Shared>();
+  /** Asked for in this turn. */
+  #due = new Set<ClientSession>();
+  #pokeTimer: Timer | undefined;
+  #isClosed = false;
+
+  constructor(options: RedisSessionsOptions) {
+    this.#options = options;
+    this.platform = options.platform;
+    this.processHold = options.processHold;
+  }
+
+  /**
+   * A session of the caller's own. While the store is in quarantine it waits, for `timeoutMs` where that is given.
+   * @throws QUARANTINED, TIMEOUT, CONNECTION_LOST, CLOSED, or the signal's reason
+   */
+  async open(ttlMs: number, { signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
+    const untilMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.platform.now() + timeoutMs;
+    this.#options.caller.noteTtl(ttlMs);
+    for (;;) {
+      if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
+      try {
+        return await this.#openOnce(ttlMs, { signal, timeoutMs: timeoutMs ?? openTimeoutMs });
+      } catch (error) {
+        if (!hasCode(error, "QUARANTINED")) throw error;
+        const leftMs = (error as { leftMs?: number }).leftMs ?? pokeAgainMs;
+        if (this.platform.now() + leftMs > untilMs) throw error;
+        this.#options.telemetry?.emit({ kind: "client.retry", request: 0, why: error.message });
+        await raceSignal(this.#pause(leftMs + 1), signal);
+      }
+    }
+  }
+
+  /** The client's session of this TTL: one opening for all who ask meanwhile. */
+  shared(ttlMs: number, { signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
+    let shared = this.#shared.get(ttlMs);
+    if (shared === undefined) {
+      shared = { session: undefined, opening: undefined };
+      this.#shared.set(ttlMs, shared);
+    }
+    const entry = shared;
+    if (entry.session?.alive) return Promise.resolve(entry.session);
+    entry.opening ??= this.open(ttlMs)
+      .then((opened) => {
+        entry.session = opened;
+        return opened;
+      })
+      .finally(() => {
+        entry.opening = undefined;
+      });
+    const { opening } = entry;
+    if (timeoutMs === undefined) return raceSignal(opening, signal);
+    const late = new AbortController();
+    const timer = this.platform.setTimer(timeoutMs, () =>
+      late.abort(conclaveError("TIMEOUT", `The shared session was not open after ${timeoutMs} ms.`)),
+    );
+    return raceSignal(raceSignal(opening, signal), late.signal).finally(() => timer.cancel());
+  }
+
+  keepAlive(session: ClientSession): void {
+    if (this.#isClosed) return;
+    if (this.#due.size === 0) this.platform.defer(() => background(this.#keepAliveDue(), "keeping sessions alive"));
+    this.#due.add(session);
+  }
+
+  /** A way to a primary is there again: what nobody answered is said again. */
+  onUp(): void {
+    for (const session of this.#sessions) session.onLeader();
+  }
+
+  /** Somebody begins to wait: the nearest deadline matters from now on. */
+  onWatch(): void {
+    if (this.#pokeTimer === undefined && this.#sessions.size === 0) this.#pokeIn(pokeAgainMs);
+  }
+
+  async end(session: ClientSession): Promise<void> {
+    try {
+      await this.#options.caller.run(scripts.close, [session.id], { timeoutMs: closeTimeoutMs });
+    } catch {
+      // It ends with its TTL: nobody keeps it alive any more.
+    }
+  }
+
+  forget(session: ClientSession): void {
+    this.#sessions.delete(session);
+    this.#due.delete(session);
+  }
+
+  /** Says goodbye for every session. */
+  async close(): Promise<void> {
+    const sessions = [...this.#sessions];
+    this.#pokeTimer?.cancel();
+    await Promise.all(sessions.map((session) => session.close()));
+    this.#isClosed = true;
+    this.#pokeTimer?.cancel();
+  }
+
+  async #openOnce(ttlMs: number, options: LinkCall): Promise<ClientSession> {
+    let sentMs = this.platform.now();
+    const onSend = (): void => {
+      sentMs = this.platform.now();
+    };
+    const reply = await this.#options.caller.run(scripts.open, [ttlMs], { ...options, onSend });
+    const [, , id, nextMs] = checkedReply(reply);
+    const session = new ClientSession({ id: textOf(id), ttlMs, sentMs, host: this });
+    this.#sessions.add(session);
+    if (this.#isClosed) session.abandon();
+    this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs });
+    this.#onNextDeadline(numberOf(nextMs));
+    return session;
+  }
+
+  async #keepAliveDue(): Promise<void> {
+    const sessions = [...this.#due];
+    this.#due = new Set();
+    const ttlMsMin = Math.min(...sessions.map((session) => session.ttlMs));
+    let sentMs = this.platform.now();
+    for (const session of sessions) session.attempted(sentMs);
+    const onSend = (): void => {
+      sentMs = this.platform.now();
+    };
+    try {
+      const args = sessions.flatMap((session) => [session.id, session.ttlMs]);
+      const reply = await this.#options.caller.run(scripts.keepAlive, args, { timeoutMs: ttlMsMin / 3, onSend });
+      const [, , nextMs, answers] = checkedReply(reply);
+      for (const [index, answer] of listOf(answers).entries()) {
+        if (answer === 1) sessions[index]?.confirm(sentMs);
+        else sessions[index]?.expire();
+      }
+      this.#onNextDeadline(numberOf(nextMs));
+    } catch {
+      // Unanswered: the session says it again, and judges by its own clock when it is too late.
+    }
+  }
+
+  /** Of any session of the group. Only the nearest one matters: each poke tells the next. */
+  #onNextDeadline(nextMs: number): void {
+    if (nextMs < 0 || this.#isClosed) return;
+    this.#pokeIn(nextMs);
+  }
+
+  #pokeIn(delayMs: number): void {
+    this.#pokeTimer?.cancel();
+    const spreadMs = 1 + (this.platform.randomUint32() / 2 ** 32) * pokeSpreadMs;
+    this.#pokeTimer = this.platform.setTimer(delayMs + spreadMs, () => {
+      this.#pokeTimer = undefined;
+      if (!this.#isClosed && this.#options.isAnyoneWatching()) background(this.#poke(), "ending what is due");
+    });
+  }
+
+  async #poke(): Promise<void> {
+    let nextMs = pokeAgainMs;
+    try {
+      const [, , next] = checkedReply(await this.#options.caller.run(scripts.keepAlive, [], { timeoutMs: pokeAgainMs }));
+      nextMs = numberOf(next);
+    } catch {
+      // Asked again soon.
+    }
+    this.#onNextDeadline(nextMs);
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => void this.platform.setTimer(delayMs, resolve, { ref: true }));
+  }
+}

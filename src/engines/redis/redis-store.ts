@@ -1,0 +1,106 @@
+/**
+ * A namespace on Redis: each txn is one script, one round trip.
+ */
+import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
+import type { Platform } from "../../base/ports.ts";
+import type { Caps } from "../../store/caps.ts";
+import { checkTtl, isReadOnly, type ResolvedTxn, readsOlderState } from "../../store/command.ts";
+import { namespacePrefix, wholeRange } from "../../store/key.ts";
+import { resolveTxn } from "../../store/resolve.ts";
+import type {
+  CallOptions,
+  KeyRange,
+  Session,
+  SessionOptions,
+  Store,
+  Txn,
+  TxnResult,
+  WatchBatch,
+  WatchOptions,
+} from "../../store/store.ts";
+import { redisLimits } from "./redis-caps.ts";
+import type { RedisHub } from "./redis-hub.ts";
+import type { RedisSessions } from "./redis-sessions.ts";
+import type { ScriptCaller } from "./script-caller.ts";
+import { scripts } from "./scripts.ts";
+import { decodeTxnReply, encodeTxn, puts } from "./txn-codec.ts";
+
+export const timeoutMsDefault = 10_000;
+const ttlMsDefault = 15_000;
+const againMs = 20;
+
+export interface RedisStoreOptions {
+  readonly namespace: string;
+  readonly caps: Caps;
+  readonly platform: Platform;
+  readonly caller: ScriptCaller;
+  readonly sessions: RedisSessions;
+  readonly hub: RedisHub;
+}
+
+export class RedisStore implements Store {
+  readonly namespace: string;
+  readonly caps: Caps;
+  readonly platform: Platform;
+  readonly #options: RedisStoreOptions;
+
+  constructor(options: RedisStoreOptions) {
+    this.namespace = options.namespace;
+    this.caps = options.caps;
+    this.platform = options.platform;
+    this.#options = options;
+  }
+
+  async txn(txn: Txn, options: CallOptions = {}): Promise<TxnResult> {
+    options.signal?.throwIfAborted();
+    if (txn.claim !== undefined) throw unsupported("claims");
+    const resolved = resolveTxn(this.namespace, txn, this.caps.limits);
+    if (readsOlderState(resolved)) throw unsupported("older revisions");
+    return runTxn(this.#options, resolved, options);
+  }
+
+  async session(options: SessionOptions = {}): Promise<Session> {
+    options.signal?.throwIfAborted();
+    return this.#options.sessions.open(this.#ttlMsOf(options), options);
+  }
+
+  async sharedSession(options: SessionOptions = {}): Promise<Session> {
+    options.signal?.throwIfAborted();
+    return this.#options.sessions.shared(this.#ttlMsOf(options), options);
+  }
+
+  watch(range: KeyRange, { from, signal, namespace = this.namespace }: WatchOptions = {}): AsyncIterable<WatchBatch> {
+    const prefix = namespacePrefix(namespace);
+    return this.#options.hub.watch(prefix.slice(0, -1), { range: wholeRange(prefix, range, this.caps.limits), from, signal });
+  }
+
+  #ttlMsOf({ ttlMs = ttlMsDefault }: SessionOptions): number {
+    checkTtl(ttlMs, this.caps.limits);
+    return ttlMs;
+  }
+}
+
+/** A reading is asked again as long as there is time; what may write is the caller's to repeat. */
+export async function runTxn(
+  { caller, platform }: Pick<RedisStoreOptions, "caller" | "platform">,
+  txn: ResolvedTxn,
+  { signal, timeoutMs = timeoutMsDefault }: CallOptions,
+): Promise<TxnResult> {
+  const reads = isReadOnly(txn);
+  const script = puts(txn) ? scripts.txn : scripts.leanTxn;
+  const args = [redisLimits.resultBytesMax, ...encodeTxn(txn)];
+  const untilMs = platform.now() + timeoutMs;
+  for (;;) {
+    const call = { timeoutMs: untilMs - platform.now(), writes: !reads, ...(signal === undefined ? {} : { signal }) };
+    try {
+      return decodeTxnReply(txn, await caller.run(script, args, call));
+    } catch (error) {
+      const isWorthAnother = hasCode(error, "CONNECTION_LOST") && (reads || (error as ConclaveError).definite);
+      if (!isWorthAnother || platform.now() + againMs > untilMs) throw error;
+    }
+  }
+}
+
+function unsupported(what: string): ConclaveError {
+  return conclaveError("UNSUPPORTED", `Redis keeps no ${what}.`);
+}
