@@ -41,4 +41,15 @@ export type ConclaveEvent =
   | { readonly kind: "client.leader"; readonly leader: string }
   | { readonly kind: "client.retry"; readonly request: number; readonly why: string }
   | { readonly kind: "hold.granted"; readonly lock: string; readonly token: number; readonly waitedMs: number }
-  | { readonly kind: "hold.lost"; readonly lock: string; readonly token: number; readonly why: string };
+  | { readonly kind: "hold.lost"; readonly lock: string; readonly token: number; readonly why: string }
+  | { readonly kind: "transaction.ended"; readonly gid: string; readonly outcome: string }
+  | { readonly kind: "transaction.fenced"; readonly coordinator: string; readonly epoch: number }
+  | {
+      readonly kind: "transaction.recovered";
+      readonly rolledBack: number;
+      readonly committed: number;
+      readonly heuristics: number;
+      readonly left: number;
+    }
+  | { readonly kind: "transaction.recovery-failed"; readonly why: string }
+  | { readonly kind: "transaction.heuristic"; readonly gid: string; readonly outcome: string };

@@ -70,7 +70,11 @@ function levelOf(kind: ConclaveEvent["kind"]): LogLevel {
       return "debug";
     case "connection.refused":
     case "hold.lost":
+    case "transaction.fenced":
+    case "transaction.recovery-failed":
       return "warn";
+    case "transaction.heuristic":
+      return "error";
     default:
       return "info";
   }
@@ -111,5 +115,15 @@ function sentenceOf(event: ConclaveEvent): string {
       return `lock ${event.lock} granted with token ${event.token} after ${Math.round(event.waitedMs)} ms`;
     case "hold.lost":
       return `lock ${event.lock} lost: ${event.why}`;
+    case "transaction.ended":
+      return `transaction ${event.gid} ${event.outcome}`;
+    case "transaction.fenced":
+      return `coordinator ${event.coordinator} lost its epoch ${event.epoch}`;
+    case "transaction.recovered":
+      return `recovery: ${event.committed} committed, ${event.rolledBack} rolled back, ${event.heuristics} heuristic, ${event.left} left`;
+    case "transaction.recovery-failed":
+      return `recovery will try again: ${event.why}`;
+    case "transaction.heuristic":
+      return `transaction ${event.gid} did not end as decided: ${event.outcome}`;
   }
 }

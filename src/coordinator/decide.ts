@@ -1,0 +1,138 @@
+/**
+ * The decision: one write of one cell, under the condition that the coordinator's epoch still lives and nobody has decided.
+ *
+ *   write commit ── yes ─────────────────────────────► committed
+ *        │  └────── no: epoch gone ──────────────────► fenced (never decided) or, after an unanswered write, doubtful
+ *        │  └────── no: a store participant's conflict, or the key is taken ► aborted
+ *        └── no answer: write again; once the deadline is past write "abort" instead. One of the two wins the cell.
+ *
+ * An unanswered write is never guessed about. It may also arrive late: so a transaction with one settles only by what stands
+ * in the cell, and the cell stays until the epoch has ended, when the condition refuses every late copy.
+ * Source: Lampson & Lomet, "A new presumed commit optimization for two phase commit", VLDB 1993, §2 on presumed abort;
+ * Gray & Lamport, "Consensus on transaction commit", TODS 2006: the cell is a register that one proposer may write.
+ */
+import { assert } from "../base/assert.ts";
+import { ConclaveError } from "../base/errors.ts";
+import { sleep } from "../recipes/bell.ts";
+import type { Entry } from "../store/entry.ts";
+import type { Compare, Op, OpResult, Store, Txn } from "../store/store.ts";
+import type { Epoch } from "./epoch.ts";
+import { type DecisionRecord, decodeRecord, encodeRecord, type IdempotencyRecord, recordKeys } from "./records.ts";
+
+export interface Proposal {
+  readonly gid: string;
+  readonly epoch: Epoch;
+  readonly record: DecisionRecord;
+  /** What the store participant adds: it commits with the decision. */
+  readonly compares: readonly Compare[];
+  readonly writes: readonly Op[];
+  readonly key?: { readonly name: string; readonly record: IdempotencyRecord };
+  /** From then on the only aim is to abort. Of the store's clock. */
+  readonly deadlineMs: number;
+  /** Gives up asking; nothing is known then. */
+  readonly signal: AbortSignal;
+}
+
+export type Decision =
+  | { readonly kind: "committed" }
+  | { readonly kind: "aborted"; readonly why: "conflict" | "deadline" | "refused" | "fenced"; readonly cause?: unknown }
+  | { readonly kind: "replayed"; readonly record: IdempotencyRecord }
+  /** The epoch is gone, the cell is empty, and a write of it went unanswered: only the branches know. */
+  | { readonly kind: "doubtful" };
+
+const firstPauseMs = 20;
+const pauseMsMax = 500;
+const answerMs = 2_000;
+
+export async function decide(store: Store, proposal: Proposal): Promise<Decision> {
+  const { platform } = store;
+  const { gid, epoch, deadlineMs, signal } = proposal;
+  let isAmbiguous = false;
+  let mustAbort = false;
+  let why: "conflict" | "deadline" | "refused" = "deadline";
+  let cause: unknown;
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, pauseMsMax)) {
+    if (platform.now() >= deadlineMs) {
+      if (!isAmbiguous) return { kind: "aborted", why: "deadline", cause };
+      mustAbort = true;
+    }
+    try {
+      const result = await store.txn(attempt(proposal, mustAbort), { timeoutMs: answerMs, signal });
+      if (result.succeeded) return mustAbort ? { kind: "aborted", why, cause } : { kind: "committed" };
+      const found = readFound(result.results);
+      if (found.cell !== null) return fromCell(found.cell, { why, cause });
+      const owner = found.idempotency;
+      // Our own key without our cell: decided, settled and forgotten by others after our epoch.
+      if (owner?.gid === gid) return { kind: "committed" };
+      if (found.epoch !== epoch.number) return isAmbiguous ? { kind: "doubtful" } : { kind: "aborted", why: "fenced" };
+      if (!isAmbiguous) return owner === null ? { kind: "aborted", why: "conflict" } : { kind: "replayed", record: owner };
+      // The first write may still arrive, and find its conditions true by then: the cell must be taken.
+      mustAbort = true;
+      why = "conflict";
+    } catch (error) {
+      signal.throwIfAborted();
+      cause = error;
+      if (!(error instanceof ConclaveError) || !error.definite) {
+        isAmbiguous = true;
+        epoch.kept.add(gid);
+      } else if (!error.retryable) {
+        if (!isAmbiguous) return { kind: "aborted", why: "refused", cause: error };
+        mustAbort = true;
+        why = "refused";
+      }
+      await sleep({ platform, timeoutMs: pauseMs, signal });
+    }
+  }
+}
+
+function attempt({ gid, epoch, record, compares, writes, key }: Proposal, mustAbort: boolean): Txn {
+  const cell = recordKeys.decision(gid);
+  const free: Compare[] = [epoch.guard(), { key: cell, target: "exists", is: "equal", to: false }];
+  const then: Op[] = [
+    { kind: "put", key: cell, value: encodeRecord(mustAbort ? { ...record, outcome: "abort", branches: [] } : record) },
+  ];
+  if (!mustAbort) {
+    free.push(...compares);
+    then.push(...writes);
+    if (key !== undefined) {
+      const name = recordKeys.idempotency(key.name);
+      free.push({ key: name, target: "exists", is: "equal", to: false });
+      then.push({ kind: "put", key: name, value: encodeRecord(key.record) });
+    }
+  }
+  const look: Op[] = [
+    { kind: "get", key: recordKeys.coordinator(epoch.coordinator) },
+    { kind: "get", key: cell },
+  ];
+  if (key !== undefined) look.push({ kind: "get", key: recordKeys.idempotency(key.name) });
+  return { if: free, then, else: look };
+}
+
+interface Found {
+  readonly epoch: number;
+  readonly cell: DecisionRecord | null;
+  readonly idempotency: IdempotencyRecord | null;
+}
+
+function readFound([coordinator, cell, idempotency]: readonly OpResult[]): Found {
+  const [coordinatorEntry, cellEntry, idempotencyEntry] = [entryOf(coordinator), entryOf(cell), entryOf(idempotency)];
+  return {
+    epoch: coordinatorEntry?.createRevision ?? 0,
+    cell: cellEntry === null ? null : decodeRecord<DecisionRecord>(cellEntry.text),
+    idempotency: idempotencyEntry === null ? null : decodeRecord<IdempotencyRecord>(idempotencyEntry.text),
+  };
+}
+
+/** Null for what is absent, and for what was not asked. */
+function entryOf(result: OpResult | undefined): Entry | null {
+  if (result === undefined) return null;
+  assert(result.kind === "get", "a look is answered with what was looked at");
+  return result.entry;
+}
+
+function fromCell(
+  cell: DecisionRecord,
+  { why, cause }: { readonly why: "conflict" | "deadline" | "refused"; readonly cause: unknown },
+): Decision {
+  return cell.outcome === "commit" ? { kind: "committed" } : { kind: "aborted", why, cause };
+}
