@@ -1,5 +1,5 @@
 /**
- * Coordinators, recoverers and databases under seeded faults. More by hand: `npm run sim -- --world transactions`.
+ * Coordinators, recoverers and databases under seeded faults. More by hand: `npm run sim -- --protocol transactions`.
  */
 import { expect, test } from "vitest";
 import { TransactionsWorld } from "../src/simulator/transactions-world.ts";

@@ -207,12 +207,12 @@ export class Coordinator {
     const { agent, branches } = plan;
     const writes = plan.writes ?? [];
     const touchesStore = writes.length > 0 || (plan.compares ?? []).length > 0 || plan.key !== undefined;
-    const alone = agent ?? (branches.length === 1 ? branches[0] : undefined);
-    if (!touchesStore && alone !== undefined && branches.length + (agent === undefined ? 0 : 1) === 1) {
+    const alone = agent ?? branches[0];
+    if (!touchesStore && alone !== undefined && !alone.isReadOnly && branches.length + (agent === undefined ? 0 : 1) === 1) {
       return this.#commitAlone(ticket, alone, [], plan);
     }
     const all = agent === undefined ? branches : [...branches, agent];
-    const refused = await this.#prepareAll(ticket, branches, { parts: all.map(({ ref }) => ref), deadlineMs: plan.deadlineMs });
+    const refused = await this.#prepareAll(ticket, branches, { parts: partsOf(all), deadlineMs: plan.deadlineMs });
     if (refused !== undefined && refused.kind !== "yes") {
       await this.#checkpoint("refused", ticket.gid);
       await this.#rollBackAll(ticket, all);
@@ -263,6 +263,8 @@ export class Coordinator {
   async #commitDecided(ticket: Ticket, writers: readonly Branch[], plan: Plan): Promise<Verdict> {
     const { gid, epoch } = ticket;
     await this.#checkpoint("deciding", gid);
+    // A child of its own: a thousand decisions are one listener on the closing.
+    const closing = linkSignal(this.#closing.signal);
     const deciding = decide(this.#store, {
       gid,
       epoch,
@@ -276,8 +278,10 @@ export class Coordinator {
       writes: plan.writes ?? [],
       ...(plan.key === undefined ? {} : { key: this.#keyOf(gid, plan.key) }),
       deadlineMs: plan.deadlineMs,
-      signal: this.#closing.signal,
-    }).then((decision) => this.#resolveDoubt(decision, writers));
+      signal: closing.signal,
+    })
+      .then((decision) => this.#resolveDoubt(decision, writers, closing.signal))
+      .finally(closing.unlink);
     // The caller is told in time; the resolution goes on behind it.
     const graceMs = plan.deadlineMs + this.#answerMs - this.platform.now();
     const decision = await ask(this.platform, graceMs, () => deciding);
@@ -296,7 +300,7 @@ export class Coordinator {
   }
 
   /** The epoch is over and a write of the decision went unanswered: whoever recovered has left its mark, or left none. */
-  async #resolveDoubt(decision: Decision, writers: readonly Branch[]): Promise<Decision> {
+  async #resolveDoubt(decision: Decision, writers: readonly Branch[], signal: AbortSignal): Promise<Decision> {
     if (decision.kind !== "doubtful" || writers.length === 0) return decision;
     for (;;) {
       const states = await Promise.all(
@@ -309,7 +313,7 @@ export class Coordinator {
       // A cell is forgotten only after every branch is in: one that is not in tells that there never was a cell.
       if (states.some(({ state }) => state === "absent" || state === "prepared")) return { kind: "aborted", why: "fenced" };
       if (states.every(({ state }) => state === "committed")) return { kind: "committed" };
-      await sleep({ platform: this.platform, timeoutMs: 200, signal: this.#closing.signal });
+      await sleep({ platform: this.platform, timeoutMs: 200, signal });
     }
   }
 
@@ -360,7 +364,7 @@ export class Coordinator {
   async #commitAlone(ticket: Ticket, agent: Branch, prepared: readonly Branch[], plan: Plan): Promise<Verdict> {
     const { gid } = ticket;
     const isAgent = prepared.length > 0;
-    const parts = [...prepared, agent].map(({ ref }) => ref);
+    const parts = partsOf([...prepared, agent]);
     await this.#checkpoint(isAgent ? "agent" : "one-phase", gid, agent.ref.resource);
     const asked = ask(this.platform, plan.deadlineMs - this.platform.now(), () => agent.commitAlone(parts));
     await this.#checkpoint(isAgent ? "agent-sent" : "one-phase-sent", gid, agent.ref.resource);
@@ -405,11 +409,16 @@ export class Coordinator {
     assert(participant !== undefined, "a branch belongs to a known resource");
     // Its session must not stand in the way of the question.
     await ask(this.platform, this.#answerMs, () => agent.rollback());
-    while (this.platform.now() < untilMs && !this.#closing.signal.aborted) {
-      const reply = await ask(this.platform, this.#answerMs, () => participant.fence(ref));
-      if (reply === "committed") return "done";
-      if (reply === "fenced") return "rolled-back";
-      await sleep({ platform: this.platform, timeoutMs: 100, signal: this.#closing.signal }).catch(ignoreClosing);
+    const closing = linkSignal(this.#closing.signal);
+    try {
+      while (this.platform.now() < untilMs && !closing.signal.aborted) {
+        const reply = await ask(this.platform, this.#answerMs, () => participant.fence(ref));
+        if (reply === "committed") return "done";
+        if (reply === "fenced") return "rolled-back";
+        await sleep({ platform: this.platform, timeoutMs: 100, signal: closing.signal }).catch(ignoreClosing);
+      }
+    } finally {
+      closing.unlink();
     }
     return "unknown";
   }
@@ -544,6 +553,11 @@ export class Coordinator {
   async #checkpoint(step: Checkpoint, gid: string, resource = ""): Promise<void> {
     await this.#options.checkpoint?.(step, gid, resource);
   }
+}
+
+/** Those that must be in when the transaction is. */
+function partsOf(branches: readonly Branch[]): readonly BranchRef[] {
+  return branches.flatMap(({ ref, isReadOnly }) => (isReadOnly ? [] : [ref]));
 }
 
 /** The store's own six letters, drawn by whoever comes first. */

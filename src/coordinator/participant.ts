@@ -61,9 +61,14 @@ export interface Participant {
 export interface Branch {
   readonly ref: BranchRef;
   /**
+   * Opened for reading only: it votes "read-only", leaves no marker and is no part of the transaction's outcome. Said when it
+   * is opened, because the markers of the others name everyone that must be in.
+   */
+  readonly isReadOnly: boolean;
+  /**
    * Writes the marker and prepares. A vote other than "yes" leaves nothing behind. Rejects when the answer did not come:
    * then the branch may be prepared, now or in a moment.
-   * @param parts All branches of the transaction, for the marker.
+   * @param parts All writing branches of the transaction, for the marker.
    */
   prepare(parts: readonly BranchRef[]): Promise<{ readonly vote: Vote; readonly why?: string }>;
   /** After a "yes", on the same session: the fast path. */

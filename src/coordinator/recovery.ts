@@ -1,7 +1,7 @@
 /**
  * Recovery: any node brings any transaction to its end once nobody minds it. No leader, no local log.
  *
- *   1  scan every resource for prepared branches of the domain
+ *   1  scan every resource for prepared branches of the domain; then note what this process minds itself
  *   2  read which epochs live                              (linearizable, after 1)
  *   3  read the cells                                      (after 2: what is not in them by now never will be)
  *   4  of each transaction whose epoch is gone, or is ours and no longer in flight:
@@ -18,6 +18,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { background } from "../base/background.ts";
+import { linkSignal } from "../base/link-signal.ts";
 import { Bell } from "../recipes/bell.ts";
 import type { Entry } from "../store/entry.ts";
 import type { KeyRange, Op } from "../store/store.ts";
@@ -155,6 +156,8 @@ export class Recovery {
         return [name, answer === silent ? "unreachable" : answer] as const;
       }),
     );
+    // Before the cells are read: of a transaction that is let go of later, the cells may not know the decision yet.
+    const minded = new Set(own().flatMap(({ inFlight }) => [...inFlight]));
     const living = await this.#livingEpochs();
     const cells = await this.#readCells();
     const found = new Map<string, Found>();
@@ -172,7 +175,7 @@ export class Recovery {
       // Of a newer epoch than the list of the living: alive, as far as we know.
       if (epoch === undefined || epoch > living.revision) return false;
       if (!living.epochs.has(epoch)) return true;
-      return mine.has(epoch) && !mine.get(epoch)?.inFlight.has(gid);
+      return mine.has(epoch) && !minded.has(gid) && !mine.get(epoch)?.inFlight.has(gid);
     });
     const report = { rolledBack: 0, committed: 0, heuristics: 0, left: 0 };
     const queue = abandoned.values();
@@ -345,11 +348,14 @@ export class Recovery {
     return this.#parts.store.platform;
   }
 
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#parts;
-    return new Bell<never>().wait({ platform: this.#platform, timeoutMs: ms, signal, ref: false }).then(
-      () => undefined,
-      () => undefined,
-    );
+  async #pause(ms: number): Promise<void> {
+    const closing = linkSignal(this.#parts.signal);
+    try {
+      await new Bell<never>().wait({ platform: this.#platform, timeoutMs: ms, signal: closing.signal, ref: false });
+    } catch {
+      // Closing: whoever waits looks at the signal.
+    } finally {
+      closing.unlink();
+    }
   }
 }

@@ -124,9 +124,11 @@ export class ModelDatabase {
       this.#sessions.add(session);
       this.#work.set(keyOf(ref), { ref, session, state: "active", parts: [] });
     });
+    const isReadOnly = ref.branch !== 0 && this.#parts.random.chance(0.1);
     return {
       ref,
-      prepare: (parts) => this.#say(session, () => this.#prepare(ref, session, parts)),
+      isReadOnly,
+      prepare: (parts) => this.#say(session, () => (isReadOnly ? this.#endReading(ref) : this.#prepare(ref, session, parts))),
       commit: () =>
         this.#say(session, () => this.#closed(session, this.#finish(ref, "commit", session))).catch(() => "unreachable"),
       rollback: () =>
@@ -151,14 +153,15 @@ export class ModelDatabase {
       this.#work.delete(keyOf(ref));
       return { vote: "no", why: "refused" };
     }
-    if (random.chance(0.05)) {
-      this.#work.delete(keyOf(ref));
-      return { vote: "read-only" };
-    }
     work.state = "prepared";
     work.parts = parts;
     this.#parts.checker.onPrepared(this.name, ref);
     return { vote: "yes" };
+  }
+
+  #endReading(ref: BranchRef): { readonly vote: Vote } {
+    this.#work.delete(keyOf(ref));
+    return { vote: "read-only" };
   }
 
   #commitAlone(ref: BranchRef, session: DatabaseSession, parts: readonly BranchRef[]): "done" | "rolled-back" {

@@ -6,10 +6,14 @@ import { CoreWorld } from "./core-world.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
 import type { RunFloors } from "./run-floors.ts";
+import { TransactionsWorld } from "./transactions-world.ts";
 import { World } from "./world.ts";
 
-/** `core`: cores alone, as fast as it goes. `stack`: whole members with their logs, clients and recipes. */
-export type WorldName = "core" | "stack";
+/**
+ * `core`: cores alone, as fast as it goes. `stack`: whole members with their logs, clients and recipes. `transactions`:
+ * coordinators over model databases.
+ */
+export type WorldName = "core" | "stack" | "transactions";
 
 export interface RunOptions {
   readonly world: WorldName;
@@ -36,9 +40,23 @@ export interface Simulation {
   run(seed: number, options: RunOptions): Promise<RunReport>;
 }
 
-export const simulations: Readonly<Record<string, Simulation>> = Object.fromEntries(
-  Object.entries(protocols).map(([name, protocol]) => [name, crashFaults(protocol)]),
-);
+export const simulations: Readonly<Record<string, Simulation>> = {
+  ...Object.fromEntries(Object.entries(protocols).map(([name, protocol]) => [name, crashFaults(protocol)])),
+  transactions: { worlds: ["transactions"], run: runTransactions },
+};
+
+/** Commits are those of transactions, and a leader changes where a coordinator loses its epoch. */
+async function runTransactions(seed: number, { drain, onTrace }: RunOptions): Promise<RunReport> {
+  const world = new TransactionsWorld(seed, { drain, ...(onTrace === undefined ? {} : { onTrace }) });
+  try {
+    const { committed, aborted, unknown, fenced, ...report } = await world.run();
+    const counts = { leaderChanges: fenced, commits: committed, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
+    return { ...report, counts, operations: committed + aborted + unknown, grants: 0 };
+  } catch (error) {
+    if (error instanceof Error) Object.assign(error, { steps: world.steps });
+    throw error;
+  }
+}
 
 function crashFaults(protocol: SimulatedProtocol<unknown>): Simulation {
   return {

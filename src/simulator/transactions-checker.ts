@@ -37,8 +37,11 @@ export class TransactionsChecker {
   /** Those that voted "yes": a branch that only read has nothing to commit. */
   readonly #prepared = new Set<string>();
 
-  get answers(): number {
-    return this.#answers.size;
+  readonly #note: (text: string) => void;
+
+  /** `note` hears what happens, for the trace. */
+  constructor(note: (text: string) => void) {
+    this.#note = note;
   }
 
   onCommitCall(gid: string, branches: readonly BranchRef[], how: Omit<Call, "branches">): void {
@@ -49,11 +52,13 @@ export class TransactionsChecker {
   onStore(txn: Txn, succeeded: boolean): void {
     if (!succeeded) return;
     for (const op of txn.then) {
+      if (op.kind === "delete" && "key" in op.range) this.#note(`store: ${String(op.range.key)} is deleted`);
       if (op.kind !== "put" || op.namespace !== undefined || typeof op.key !== "string" || typeof op.value !== "string") continue;
       if (op.key.startsWith(recordKeys.decisions)) {
         const gid = op.key.slice(recordKeys.decisions.length);
         const record = JSON.parse(op.value) as DecisionRecord;
         const before = this.#decided.get(gid);
+        this.#note(`store: ${gid} is decided to ${record.outcome}`);
         must(before === undefined, "WriteOnce", () => `${gid} was decided to ${before} and is decided to ${record.outcome}`);
         this.#decided.set(gid, record.outcome);
         this.#cells.set(gid, record);
@@ -68,18 +73,22 @@ export class TransactionsChecker {
   }
 
   onPrepared(resource: string, { gid, branch }: BranchRef): void {
+    this.#note(`${resource}: ${gid}/${branch} is prepared`);
     this.#prepared.add(`${resource} ${gid}/${branch}`);
   }
 
-  onCommitted(resource: string, { gid }: BranchRef): void {
+  onCommitted(resource: string, { gid, branch }: BranchRef): void {
+    this.#note(`${resource}: ${gid}/${branch} commits`);
     must(this.#isCommit(gid), "NoCommitWithoutDecision", () => `${resource} commits ${gid}, which nobody decided to commit`);
   }
 
-  onRolledBack(resource: string, { gid }: BranchRef): void {
+  onRolledBack(resource: string, { gid, branch }: BranchRef): void {
+    this.#note(`${resource}: ${gid}/${branch} rolls back`);
     must(!this.#isCommit(gid), "NoHalfCommit", () => `${resource} rolls back ${gid}, which was decided to commit`);
   }
 
-  onCommittedAlone(_resource: string, { gid }: BranchRef): void {
+  onCommittedAlone(resource: string, { gid, branch }: BranchRef): void {
+    this.#note(`${resource}: ${gid}/${branch} commits alone`);
     must(this.#decided.get(gid) === undefined, "WriteOnce", () => `${gid} was decided in the store and by an agent`);
     this.#alone.add(gid);
   }

@@ -62,7 +62,7 @@ export class TransactionsWorld {
   readonly #random: Random;
   readonly #server: LocalServer;
   readonly #databases: readonly ModelDatabase[];
-  readonly #checker = new TransactionsChecker();
+  readonly #checker = new TransactionsChecker((text) => this.#note(text));
   readonly #nodes: Node[] = [];
   #isHealed = false;
   #failure: unknown;
