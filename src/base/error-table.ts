@@ -50,6 +50,8 @@ export const errorTable = {
   TLS_FAILED: conflict("Check that both sides speak TLS, the certificate's authority and its host name."),
   UNAUTHORIZED: conflict("Ask for a credential that may use this key range."),
   LOCK_TIMEOUT: conflict("Wait longer, or look at the holder that the message names."),
+  WAIT_TIMEOUT: conflict("Wait longer, or look at what the message says was waited for."),
+  QUEUE_FULL: conflict("Wait until consumers have caught up, or raise the queue's bound."),
   NOT_HOLDER: conflict("The hold had ended before the call."),
   YIELD_ASKED: conflict("Finish or put aside the work, and release; nothing is taken from you."),
   SESSION_EXPIRED: conflict("Open a new session; what was bound to the old one is gone."),

@@ -52,7 +52,7 @@ export interface AcquireOptions {
 export const lockDefaults = { ttlMs: 15_000, waitMs: 60_000 } as const;
 
 /** How long `tryAcquire` waits for the store's answer. */
-const answerMs = 10_000;
+export const acquireAnswerMs = 10_000;
 
 /** What an Acquirable is made of. */
 export interface AcquirableParts extends Omit<LockOptions, "ttlMs"> {
@@ -89,14 +89,14 @@ export class Acquirable {
     const waitMs = options.waitMs ?? lockDefaults.waitMs;
     checkWaitMs(waitMs);
     if (waitMs > 0) return (await campaign(this.#campaign(options, waitMs))).hold;
-    const outcome = await campaignAtOnce(this.#campaign(options, answerMs));
+    const outcome = await campaignAtOnce(this.#campaign(options, acquireAnswerMs));
     if (outcome.hold !== null) return outcome.hold;
     throw lockTimeout(this.parts.title, { holder: outcome.holder, position: 1, waitedMs: 0 });
   }
 
   /** It if it is free, else null. One round trip; never joins the queue. */
   async tryAcquire(options: Omit<AcquireOptions, "waitMs"> = {}): Promise<Hold | null> {
-    return (await campaignAtOnce(this.#campaign(options, answerMs))).hold;
+    return (await campaignAtOnce(this.#campaign(options, acquireAnswerMs))).hold;
   }
 
   /**

@@ -81,12 +81,11 @@ export async function campaignAtOnce(options: CampaignOptions): Promise<Granted 
 
 /** The hold, or an error and a place that is given up. */
 async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: Place): Promise<Granted> {
-  const { maxHoldMs, minHoldMs, name, revocations, store, telemetry, title } = options;
+  const { store, title } = options;
   const letGo = place.session.hold();
   try {
     const token = await place.awaitTurn(signal);
-    telemetry?.emit({ kind: "hold.granted", lock: name, token, waitedMs: store.platform.now() - startedAt });
-    return { place, hold: new Hold({ place, token, name, title, letGo, maxHoldMs, minHoldMs, revocations, telemetry }) };
+    return { place, hold: holdOf(options, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
   } catch (error) {
     letGo();
     if (error !== timeIsUp) {
@@ -97,6 +96,16 @@ async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope,
     const holder = last?.holder ? contenderOf(last.holder) : null;
     throw lockTimeout(title, { holder, position: last?.position ?? 0, waitedMs: store.platform.now() - startedAt });
   }
+}
+
+/** The hold of a place whose turn has come, and the news of it. */
+export function holdOf(
+  { maxHoldMs, minHoldMs, name, revocations, telemetry, title }: Omit<CampaignOptions, "queue" | "value" | "waitMs" | "signal">,
+  granted: { readonly place: Place; readonly token: Revision; readonly letGo: () => void; readonly waitedMs: number },
+): Hold {
+  const { waitedMs, ...rest } = granted;
+  telemetry?.emit({ kind: "hold.granted", lock: name, token: granted.token, waitedMs });
+  return new Hold({ ...rest, name, title, maxHoldMs, minHoldMs, revocations, telemetry });
 }
 
 /** For messages and listings. */

@@ -11,7 +11,7 @@
  */
 import { assert } from "../base/assert.ts";
 import type { CallOptions, Store } from "../store/store.ts";
-import { Acquirable, type LockOptions, lockDefaults } from "./acquirable.ts";
+import { Acquirable, type AcquirableParts, type LockOptions, lockDefaults } from "./acquirable.ts";
 import { type Contender, contenderOf } from "./campaign.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkHoldTimes, checkName, checkTtlMs, type StoreSource } from "./options.ts";
@@ -34,21 +34,20 @@ export { type AcquireOptions, type LockOptions, lockDefaults } from "./acquirabl
  * @since 0.1.0
  */
 export function createLock(engine: StoreSource, name: string, options: LockOptions = {}): Lock {
+  return new Lock(lockParts(engine, name, options));
+}
+
+/** What a lock of this name is made of. @throws INVALID_OPTION */
+export function lockParts(engine: StoreSource, name: string, options: LockOptions): AcquirableParts {
   checkName(name, "lock");
   const store = engine.store(`lock/${name}`);
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
   encodeMetadata(options.meta, "meta");
-  return new Lock({
-    ...options,
-    name,
-    ttlMs,
-    store,
-    queue: queueOf(exclusiveLine),
-    title: `Lock ${JSON.stringify(name)}`,
-    revocations: revocationsOf(engine, store),
-  });
+  const title = `Lock ${JSON.stringify(name)}`;
+  const revocations = revocationsOf(engine, store);
+  return { ...options, name, ttlMs, store, queue: queueOf(exclusiveLine), title, revocations };
 }
 
 /** @since 0.1.0 */

@@ -53,7 +53,7 @@ export interface Line extends ClaimKeys {
 export const exclusiveLine: Line = { prefix: "", rivals: wholeQueue };
 
 /** Who is ahead, as of a revision. `sole`: nobody else is, so it has the turn. */
-interface Standing {
+export interface Standing {
   readonly revision: Revision;
   readonly ahead: { readonly key: Uint8Array; readonly sole: boolean } | null;
 }
