@@ -9,9 +9,33 @@ import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { isRedisScheme } from "./engines/redis/address.ts";
+import {
+  type Barrier,
+  createBarrier,
+  createDoubleBarrier,
+  type DoubleBarrier,
+  type DoubleBarrierOptions,
+} from "./recipes/barrier.ts";
+import { type Config, type ConfigOptions, createConfig } from "./recipes/config.ts";
+import {
+  type Counter,
+  type CounterOptions,
+  createCounter,
+  createSequence,
+  type Sequence,
+  type SequenceOptions,
+} from "./recipes/counter.ts";
 import { createElection, type Election, type ElectionOptions } from "./recipes/election.ts";
 import { KeyValue } from "./recipes/key-value.ts";
+import { createLatch, type Latch, type LatchOptions } from "./recipes/latch.ts";
 import { createLock, type Lock, type LockOptions } from "./recipes/lock.ts";
+import { createLockSet, type LockSet } from "./recipes/lock-set.ts";
+import { createMembership, type Membership, type MembershipOptions } from "./recipes/membership.ts";
+import { createQueue, type QueueOptions, type WorkQueue } from "./recipes/queue.ts";
+import { createRunOnce, type RunOnce, type RunOnceOptions } from "./recipes/run-once.ts";
+import { createReadWriteLock, type ReadWriteLock } from "./recipes/rw-lock.ts";
+import { createSemaphore, type Semaphore, type SemaphoreOptions } from "./recipes/semaphore.ts";
+import { createTopic, type Topic, type TopicOptions } from "./recipes/topic.ts";
 import type { Caps } from "./store/caps.ts";
 import type { Engine } from "./store/store.ts";
 
@@ -19,10 +43,21 @@ export type { ErrorCode } from "./base/error-table.ts";
 export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
 export type { ConclaveEvent } from "./base/event.ts";
 export type { ProtocolName } from "./base/protocol-name.ts";
+export { Barrier, DoubleBarrier, type DoubleBarrierMember, type DoubleBarrierOptions } from "./recipes/barrier.ts";
+export { Config, type ConfigOptions, type ConfigState } from "./recipes/config.ts";
+export { Counter, type CounterOptions, Sequence, type SequenceOptions } from "./recipes/counter.ts";
 export { Election, Term } from "./recipes/election.ts";
 export { Hold } from "./recipes/hold.ts";
 export { KeyValue } from "./recipes/key-value.ts";
+export { Latch, type LatchOptions } from "./recipes/latch.ts";
 export { type AcquireOptions, Lock, type LockOptions } from "./recipes/lock.ts";
+export { HoldSet, LockSet } from "./recipes/lock-set.ts";
+export { type Member, Membership, type MembershipOptions, OwnMember } from "./recipes/membership.ts";
+export { Delivery, type QueueOptions, WorkQueue } from "./recipes/queue.ts";
+export { RunOnce, type RunOnceOptions, type RunOnceOutcome } from "./recipes/run-once.ts";
+export { ReadWriteLock, WriteLock } from "./recipes/rw-lock.ts";
+export { type AcquirePermitsOptions, Semaphore, type SemaphoreOptions } from "./recipes/semaphore.ts";
+export { Topic, type TopicNews, type TopicOptions } from "./recipes/topic.ts";
 export { op, when } from "./recipes/when.ts";
 export type { Caps, Limits } from "./store/caps.ts";
 export type { Entry } from "./store/entry.ts";
@@ -121,6 +156,71 @@ export class Conclave implements AsyncDisposable {
   /** A lock by name: any text without U+0000. Everyone who names it shares it. */
   lock(name: string, options?: LockOptions): Lock {
     return createLock(this.engine, name, options);
+  }
+
+  /** Several locks at once, by the same names as `lock`: all or none. */
+  locks(names: readonly string[], options?: LockOptions): LockSet {
+    return createLockSet(this.engine, names, options);
+  }
+
+  /** A read/write lock by name: many readers or one writer, in the order of asking. */
+  readWriteLock(name: string, options?: LockOptions): ReadWriteLock {
+    return createReadWriteLock(this.engine, name, options);
+  }
+
+  /** A semaphore by name: at most so many permits at once. */
+  semaphore(name: string, options: SemaphoreOptions): Semaphore {
+    return createSemaphore(this.engine, name, options);
+  }
+
+  /** A gate by name, that somebody closes and opens. */
+  barrier(name: string): Barrier {
+    return createBarrier(this.engine, name);
+  }
+
+  /** A double barrier by name: a party that starts together and ends together. */
+  doubleBarrier(name: string, options: DoubleBarrierOptions): DoubleBarrier {
+    return createDoubleBarrier(this.engine, name, options);
+  }
+
+  /** A latch by name: opens after so many different reports. */
+  latch(name: string, options: LatchOptions): Latch {
+    return createLatch(this.engine, name, options);
+  }
+
+  /** A counter by name. */
+  counter(name: string, options?: CounterOptions): Counter {
+    return createCounter(this.engine, name, options);
+  }
+
+  /** Numbers by name, each given out once. */
+  sequence(name: string, options?: SequenceOptions): Sequence {
+    return createSequence(this.engine, name, options);
+  }
+
+  /** A shared value by name, changed only where nobody else has changed it, and followed. */
+  config<T>(name: string, options?: ConfigOptions<T>): Config<T> {
+    return createConfig(this.engine, name, options);
+  }
+
+  /** A group by name: who is here. */
+  membership(name: string, options?: MembershipOptions): Membership {
+    return createMembership(this.engine, name, options);
+  }
+
+  /** A bounded queue by name, whose items come back from consumers that die. */
+  queue(name: string, options?: QueueOptions): WorkQueue {
+    return createQueue(this.engine, name, options);
+  }
+
+  /** A topic by name: messages to everybody who listens. */
+  topic(name: string, options?: TopicOptions): Topic {
+    return createTopic(this.engine, name, options);
+  }
+
+  /** A job by name, of which each tick is run by one process. */
+  runOnce(name: string, options?: RunOnceOptions): RunOnce {
+    return createRunOnce(this.engine, name, options);
   }
 
   /** An election by name: one leader at a time, in terms. */
