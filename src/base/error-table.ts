@@ -32,6 +32,7 @@ export const errorTable = {
   UNSUPPORTED: usage("Read the Caps of this engine (`conclave doctor`); choose an engine that can."),
   NOT_A_NUMBER: usage("`add` needs a value that is a whole number in decimal digits, within 2^53."),
   FOREIGN_CLIENT: usage("Hand in a client that has the method which the message names."),
+  NOT_SERIALIZABLE: usage("Keep it out of L2 (a function, a symbol, a class of your own), or hand in a codec that can."),
   CLOSED: usage("The handle was closed; connect again."),
 
   // The world's answer is no, for certain.
@@ -61,6 +62,7 @@ export const errorTable = {
 
   // The answer did not come.
   TIMEOUT: unknown("Retry; with a claim the mutation happens once."),
+  LOAD_TIMEOUT: unknown("Look at what the load waits for; raise `hardTimeoutMs` if it may take so long."),
   NO_QUORUM: unknown("Retry; check that a majority of members runs (`conclave status`)."),
   NOT_LEADER: refused("The client follows the leader by itself; check `conclave status` if it persists."),
   BUSY: refused("Too much is in flight; send less at a time."),

@@ -185,7 +185,7 @@ export class Client implements Engine {
       throw conclaveError("INVALID_OPTION", `\`from\` must be a revision, a whole number from 1; it is ${from}.`);
     }
     const binaryRange = wholeRange(namespacePrefix(options.namespace ?? namespace), range, this.caps.limits);
-    return { [Symbol.asyncIterator]: () => this.#openWatch(binaryRange, from, options.signal) };
+    return { [Symbol.asyncIterator]: () => this.#openWatch(binaryRange, from, options) };
   }
 
   // --- the parts joined ------------------------------------------------------------------------------------------------
@@ -239,14 +239,14 @@ export class Client implements Engine {
     return calls > 0 || this.#sessions.count > 0 || this.#watches.size > 0;
   }
 
-  #openWatch(range: ClientWatchRange, from: number | undefined, signal: AbortSignal | undefined): ClientWatch {
+  #openWatch(range: ClientWatchRange, from: number | undefined, { signal, ref }: WatchOptions): ClientWatch {
     this.#assertOpen();
     const onAbort = (): void => watch.end();
     const watch = new ClientWatch({
       range,
       from,
       bufferBytes: this.#limits.watchBufferBytes,
-      processHold: this.#processHold,
+      processHold: ref === false ? undefined : this.#processHold,
       nextWatchId: () => ++this.#lastWatchId,
       onEnd: (ended) => {
         this.#watches.delete(ended.watchId);

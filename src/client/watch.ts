@@ -18,7 +18,8 @@ export interface ClientWatchOptions {
   readonly range: BinaryRange;
   readonly from: Revision | undefined;
   readonly bufferBytes: number;
-  readonly processHold: ProcessHold;
+  /** Undefined: waiting for a batch does not keep the process alive. */
+  readonly processHold: ProcessHold | undefined;
   readonly nextWatchId: () => number;
   /** It needs no more batches. */
   readonly onEnd: (watch: ClientWatch) => void;
@@ -69,7 +70,7 @@ export class ClientWatch implements AsyncIterableIterator<WatchBatch> {
       return Promise.resolve({ done: false, value: queued.batch });
     }
     if (this.#end !== undefined) return this.#ended(this.#end);
-    this.#options.processHold.retain();
+    this.#options.processHold?.retain();
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }
 
@@ -107,7 +108,7 @@ export class ClientWatch implements AsyncIterableIterator<WatchBatch> {
       this.#queuedBytes += bytes;
       return;
     }
-    this.#options.processHold.release();
+    this.#options.processHold?.release();
     this.#grant(bytes);
     waiter.resolve({ done: false, value: batch });
   }
@@ -121,7 +122,7 @@ export class ClientWatch implements AsyncIterableIterator<WatchBatch> {
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) {
-      this.#options.processHold.release();
+      this.#options.processHold?.release();
       this.#ended(this.#end).then(waiter.resolve, waiter.reject);
     }
   }

@@ -194,6 +194,8 @@ export interface WatchOptions {
   readonly signal?: AbortSignal;
   /** Of another namespace of the same group; needs `caps.crossNamespace`. */
   readonly namespace?: string;
+  /** Whether waiting for the next batch keeps the process alive. Default true. */
+  readonly ref?: boolean;
 }
 
 export interface Store {

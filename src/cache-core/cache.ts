@@ -1,0 +1,641 @@
+/**
+ * The cache that does not serve what was invalidated.
+ *
+ *   get -> L1 (shelf.ts) -> a flight that is under way (flight.ts) -> L2, lease, load (filler.ts)
+ *   invalidate, set -> counters in the Store (invalidator.ts) -> every process follows them (follower.ts)
+ *
+ * What it promises, wherever the Store keeps what it has answered:
+ * - in the process that called `invalidate`, and anywhere with `atLeast`: no read that starts after it returned gives a value
+ *   whose load started before it;
+ * - in any other process: only for `maxStaleMs` and the turn of the event loop in progress, and never after the invalidation
+ *   arrived. A process that cannot prove how current it is asks the origin.
+ * It holds whatever L2 loses or repeats. `promise` says it in words for the store at hand.
+ */
+import { background } from "../base/background.ts";
+import { conclaveError } from "../base/errors.ts";
+import { linkSignal, raceSignal } from "../base/link-signal.ts";
+import type { Platform, Telemetry } from "../base/ports.ts";
+import type { CallOptions, Store } from "../store/store.ts";
+import { BatchLoad, type ManyValues } from "./batch-load.ts";
+import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
+import type { CacheEvent } from "./event.ts";
+import { FillLeases, leaseKey } from "./fill-lease.ts";
+import { behind, Filler, type FillPlan } from "./filler.ts";
+import { type Flight, mayHave, mayJoin } from "./flight.ts";
+import { Follower } from "./follower.ts";
+import { GuardedL2 } from "./guarded-l2.ts";
+import type { Target } from "./invalidation.ts";
+import { InvalidationHistory } from "./invalidation-history.ts";
+import { Invalidator } from "./invalidator.ts";
+import { deepFreeze } from "./keep-whole.ts";
+import { keyHash } from "./key-hash.ts";
+import type { Codec, L2 } from "./l2.ts";
+import type { LoadContext } from "./load-context.ts";
+import type { L1Store } from "./map-l1.ts";
+import { type CacheMetrics, noMetrics } from "./metrics.ts";
+import {
+  type CacheOptions,
+  type CheckedOptions,
+  checkCacheOptions,
+  checkKey,
+  checkLoad,
+  checkReadOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "./options.ts";
+import { SecondTier } from "./second-tier.ts";
+import { Shelf } from "./shelf.ts";
+import { TurnClock } from "./turn-clock.ts";
+
+/** Brings the value of a key. `undefined` is not kept; `null` is, as "there is none". */
+export type Load<V> = (context: LoadContext<V>) => V | undefined | PromiseLike<V | undefined>;
+/** Brings the values of many keys at once. */
+export type LoadMany<V> = (
+  keys: readonly string[],
+  context: { readonly signal: AbortSignal },
+) => ManyValues<V> | PromiseLike<ManyValues<V>>;
+
+export interface CacheParts<V> {
+  readonly name: string;
+  readonly store: Store;
+  readonly platform: Platform;
+  readonly l1: L1Store<CacheEntry<V>>;
+  /** Needs `codec`. */
+  readonly l2?: L2 | undefined;
+  readonly codec?: Codec | undefined;
+  readonly options?: CacheOptions;
+  readonly weigh?: ((value: V) => number) | undefined;
+  readonly telemetry?: Telemetry<CacheEvent> | undefined;
+}
+
+/** What `explain` says of a key. */
+export interface Explanation {
+  readonly key: string;
+  /** Where a read would be answered now. */
+  readonly tier: "l1" | "grace" | "flight" | "l2-or-load" | "load";
+  /** Why, in a sentence. */
+  readonly why: string;
+  /** Of the value in this process: the revision before its load, and up to where it was found valid. */
+  readonly revision: number | undefined;
+  readonly validUpTo: number | undefined;
+  readonly tags: readonly string[];
+  readonly ageMs: number | undefined;
+  readonly freshForMs: number | undefined;
+  /** A load under way in this process. */
+  readonly loadingForMs: number | undefined;
+  /** Who loads it in the cluster: the revision of the lease's grant; null: nobody; undefined: the Store did not answer. */
+  readonly lease: number | null | undefined;
+  /** How far this process has followed the invalidations, and how old the proof of that is. */
+  readonly followed: { readonly revision: number; readonly proofAgeMs: number; readonly isTrusted: boolean };
+  readonly l2: "none" | "closed" | "open";
+}
+
+const attemptsMax = 3;
+const failedRefreshMs = 1_000;
+const errorsMax = 1_000;
+const noOptions: ReadOptions = {};
+
+/** @since 0.1.0 */
+export class Cache<V = unknown> implements AsyncDisposable {
+  readonly name: string;
+  /** Every option, with its default. */
+  readonly options: CheckedOptions;
+  readonly #platform: Platform;
+  readonly #store: Store;
+  readonly #clock: TurnClock;
+  readonly #history = new InvalidationHistory();
+  readonly #follower: Follower;
+  readonly #shelf: Shelf<V>;
+  readonly #filler: Filler<V>;
+  readonly #invalidator: Invalidator;
+  readonly #l2: SecondTier<V> | undefined;
+  readonly #codec: Codec | undefined;
+  readonly #metrics: CacheMetrics = noMetrics();
+  readonly #telemetry: Telemetry<CacheEvent> | undefined;
+  readonly #life = linkSignal(undefined);
+  readonly #isCloned: boolean;
+  /** Failures that are still answered; only with `errorTtlMs`. */
+  readonly #errors = new Map<string, { readonly error: unknown; readonly untilMs: number; readonly since: number }>();
+  /** Since when reads go to the origin; undefined: they do not. */
+  #distrustedSinceMs: number | undefined;
+
+  /** Use `createCache`. @throws INVALID_OPTION */
+  constructor(parts: CacheParts<V>) {
+    const { name, store, platform, l1, l2, codec, weigh, telemetry } = parts;
+    this.name = name;
+    const options = checkCacheOptions(parts.options ?? {});
+    this.options = options;
+    this.#platform = platform;
+    this.#store = store;
+    this.#clock = new TurnClock(platform);
+    this.#telemetry = telemetry;
+    this.#codec = codec;
+    this.#isCloned = options.values === "cloned";
+    const metrics = this.#metrics;
+    const history = this.#history;
+    this.#follower = new Follower({
+      store,
+      platform,
+      history,
+      maxStaleMs: options.maxStaleMs,
+      onNewEpoch: () => this.#shelf.clear(),
+      onResync: (revision, why) => this.#emit({ kind: "cache.resynced", cache: name, revision, why }),
+    });
+    const follower = this.#follower;
+    this.#shelf = new Shelf({ l1, history, follower, metrics, weigh });
+    if (l2 !== undefined && codec !== undefined) this.#l2 = this.#secondTier(l2, codec);
+    this.#invalidator = new Invalidator({ store, history, follower, hasLeases: this.#l2 !== undefined });
+    this.#filler = new Filler({
+      platform,
+      options,
+      follower,
+      history,
+      shelf: this.#shelf,
+      l2: this.#l2,
+      leases: new FillLeases({ store, platform, ttlMs: options.leaseTtlMs }),
+      metrics,
+      life: this.#life.signal,
+      onLoadFailed: (key, error) => this.#emit({ kind: "cache.load-failed", cache: name, key, why: String(error) }),
+    });
+    background(follower.run(), `follow the invalidations of cache ${name}`);
+  }
+
+  /**
+   * The value, from wherever it is nearest; loaded at most once at a time, in the cluster where there is an L2.
+   *
+   * ```ts
+   * const user = await users.get(id, ({ signal }) => database.user(id, signal));
+   * ```
+   * @throws what the load throws, to everybody who waited for it; LOAD_TIMEOUT, KEY_INVALID, INVALID_OPTION, CLOSED
+   */
+  get(key: string, load: Load<V>, options?: ReadOptions): Promise<V> {
+    if (options === undefined || isPlain(options)) {
+      const entry = this.#shelf.find(key);
+      if (entry !== undefined) {
+        const nowMs = this.#clock.now();
+        if (this.#shelf.isServable(entry, nowMs)) {
+          this.#metrics.hits++;
+          if (nowMs >= entry.earlyMs) this.#maybeLoadEarly(entry, nowMs, load, options);
+          if (this.#isCloned) return Promise.resolve(structuredClone(entry.value));
+          entry.promise ??= Promise.resolve(entry.value);
+          return entry.promise;
+        }
+      }
+    }
+    return this.#read(key, load, options ?? noOptions) as Promise<V>;
+  }
+
+  /** The value if this process has it, fresh and known to be valid; synchronous, and loads nothing. */
+  peek(key: string): V | undefined {
+    const entry = this.#shelf.find(key);
+    if (entry === undefined || !this.#shelf.isServable(entry, this.#clock.now())) return undefined;
+    this.#metrics.hits++;
+    return this.#isCloned ? structuredClone(entry.value) : entry.value;
+  }
+
+  /**
+   * The values of many keys, with one load for all that nobody has. Keys that the load leaves out are left out.
+   * The load answers with a Map, or with an array in the order of the keys that it was given.
+   */
+  async getMany(keys: Iterable<string>, load: LoadMany<V>, options: ReadOptions = noOptions): Promise<Map<string, V>> {
+    checkLoad(load);
+    const wanted = [...new Set(keys)];
+    const context = { signal: this.#life.signal };
+    const batch = new BatchLoad<V>(wanted, async (missing) => load(missing, context));
+    const values = await Promise.all(
+      wanted.map((key) => {
+        const onParked = (): void => batch.settle(key);
+        return this.#read(key, () => batch.arrive(key), options, onParked).finally(onParked);
+      }),
+    );
+    return new Map(wanted.flatMap((key, at) => (values[at] === undefined ? [] : [[key, values[at] as V]])));
+  }
+
+  /**
+   * Puts a value in place, and invalidates what others have. Answers with a token.
+   * Where something that it depends on was invalidated since it began, the value is not kept: the next read loads.
+   * @throws NOT_SERIALIZABLE, INVALID_OPTION, KEY_INVALID; TIMEOUT, NO_QUORUM (may have happened; safe to retry)
+   */
+  set(key: string, value: V, options: WriteOptions = {}): Promise<number> {
+    return this.#set(key, value, options, this.#follower.observed);
+  }
+
+  /**
+   * Write-through: calls `write`, which writes to the origin and answers with the value, and puts that in place. When two
+   * write at once neither value is kept for the other's. When `write` throws, the key is invalidated, for it may have written.
+   */
+  async write(key: string, write: (signal: AbortSignal) => V | PromiseLike<V>, options: WriteOptions = {}): Promise<V> {
+    checkKey(key);
+    checkReadOptions(options);
+    this.#assertOpen();
+    await this.#whenReady();
+    // Before the write begins: whatever is invalidated from here on may be newer than what it writes.
+    const since = this.#follower.observed;
+    let value: V;
+    try {
+      value = await write(options.signal ?? this.#life.signal);
+    } catch (error) {
+      await this.invalidate(key, callOptions(options));
+      throw error;
+    }
+    await this.#set(key, value, options, since);
+    return value;
+  }
+
+  /**
+   * Makes everybody forget: a key (a text is one), every value with a tag, every key that starts alike, or a list of such.
+   * Answers with a token for `atLeast`. One transaction in the Store per forty targets, however many values they mean.
+   * @throws TIMEOUT, NO_QUORUM (may have happened; call again)
+   */
+  async invalidate(target: Target | readonly Target[], options: CallOptions = {}): Promise<number> {
+    this.#assertOpen();
+    const targets = (Array.isArray(target) ? target : [target]) as readonly Target[];
+    targets.forEach(checkTarget);
+    if (targets.length === 0) return this.#follower.observed;
+    for (const each of targets) if (keyOf(each) !== undefined) this.#shelf.drop(keyOf(each) as string);
+    const token = await this.#invalidator.invalidate(targets, options);
+    // Only to be quick about it: what stays there is refused by its revision.
+    for (const each of targets) if (keyOf(each) !== undefined) this.#l2?.delete(keyOf(each) as string);
+    return token;
+  }
+
+  /** Everything, everywhere. Answers with a token. */
+  clear(options: CallOptions = {}): Promise<number> {
+    this.#shelf.clear();
+    return this.invalidate({ prefix: "" }, options);
+  }
+
+  /** Where a read of this key would be answered now, and why. Asks the Store who loads it; reads no value. */
+  async explain(key: string, { timeoutMs = 1_000 }: { readonly timeoutMs?: number } = {}): Promise<Explanation> {
+    checkKey(key);
+    const nowMs = this.#platform.now();
+    const isTrusted = this.#shelf.isTrusted(nowMs);
+    const entry = this.#shelf.peek(key);
+    const isValid = entry !== undefined && this.#history.isValid(entry, entry.since);
+    const flight = this.#filler.flight(key);
+    const { tier, why } = this.#wherefrom({ entry, isValid, isTrusted, nowMs, flight });
+    return {
+      key,
+      tier,
+      why,
+      revision: entry?.stamp,
+      validUpTo: entry?.since,
+      tags: entry?.tags ?? [],
+      ageMs: entry === undefined ? undefined : nowMs - entry.loadedMs,
+      freshForMs: entry === undefined ? undefined : Math.max(0, entry.freshUntilMs - nowMs),
+      loadingForMs: flight === undefined ? undefined : nowMs - flight.startedMs,
+      lease: await this.#leaseOf(key, timeoutMs),
+      followed: { revision: this.#history.revision, proofAgeMs: nowMs - this.#follower.proofMs, isTrusted },
+      l2: this.#l2 === undefined ? "none" : this.#l2.isOpen ? "open" : "closed",
+    };
+  }
+
+  /** A copy of the counters. */
+  get metrics(): CacheMetrics & { readonly entries: number; readonly loading: number } {
+    return { ...this.#metrics, entries: this.#shelf.size, loading: this.#filler.flightCount };
+  }
+
+  /** What this cache promises on this Store, in words. */
+  get promise(): string {
+    const { linearizable, durability, engine } = this.#store.caps;
+    const bound = Number.isFinite(this.options.maxStaleMs) ? `${this.options.maxStaleMs} ms` : "no bound in time";
+    const loses = linearizable !== "always" || durability === "async-replica";
+    const always = "After invalidate() returned, this process serves nothing loaded before it, nor does any other with atLeast";
+    const others = `others stop once it reaches them, at the latest after ${bound} and the turn in progress`;
+    const lost = `A failover of ${engine} may lose an invalidation: then values live on for their ttlMs and graceMs at most.`;
+    return `${always}; ${others}.${loses ? ` ${lost}` : ""} L2 may lose or repeat what it likes.`;
+  }
+
+  /** Resolves once the invalidations are followed; reads before that wait for it, `l2TimeoutMs` at most. */
+  async ready(timeoutMs = 10_000): Promise<boolean> {
+    return this.#follower.reach(0, timeoutMs);
+  }
+
+  /** Loads under way are aborted; reads from now on fail with CLOSED. Idempotent. The L2 client stays open: it is yours. */
+  async close(): Promise<void> {
+    if (this.#life.signal.aborted) return;
+    this.#life.abort(conclaveError("CLOSED", `Cache ${JSON.stringify(this.name)} was closed.`));
+    this.#follower.close();
+    this.#shelf.clear();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  // ------------------------------------------------------------------------------------------------ reads
+
+  async #read(key: string, load: Load<V>, options: ReadOptions, onParked?: () => void): Promise<V | undefined> {
+    checkKey(key);
+    checkLoad(load);
+    checkReadOptions(options);
+    options.signal?.throwIfAborted();
+    this.#assertOpen();
+    const isReached = await this.#isReached(options.atLeast);
+    const hash = keyHash(key);
+    for (let attempt = 1; ; attempt++) {
+      const nowMs = this.#platform.now();
+      const isTrusted = isReached && this.#shelf.isTrusted(nowMs);
+      this.#noteTrust(this.#shelf.isTrusted(nowMs), nowMs);
+      const entry = isTrusted && options.fresh !== true ? this.#shelf.valid(key, nowMs) : undefined;
+      if (entry !== undefined && nowMs < entry.freshUntilMs) {
+        this.#metrics.hits++;
+        return this.#out(entry.value);
+      }
+      if (entry !== undefined && nowMs < entry.retryMs) return this.#serveStale(entry);
+      this.#throwKnownError(key, hash, isTrusted, nowMs);
+      const isDirect = !isTrusted || options.fresh === true;
+      const joined =
+        isReached && options.fresh !== true && attempt < attemptsMax ? this.#joinable(key, isTrusted, nowMs) : undefined;
+      const changes = this.#history.changes;
+      let flight = joined;
+      if (flight === undefined) {
+        this.#metrics.misses++;
+        if (!isTrusted) this.#metrics.distrusted++;
+        flight = this.#filler.begin(key, hash, this.#plan({ load, options, isDirect, newerThan: entry, onParked }));
+      } else {
+        this.#metrics.joined++;
+        onParked?.();
+      }
+      const answer = await this.#wait(flight, entry, options).catch((error: unknown) => {
+        if (joined === undefined) this.#rememberError(key, error);
+        throw error;
+      });
+      if (answer.kind === "stale") return this.#serveStale(answer.entry);
+      const { landing } = answer;
+      if (joined === undefined || mayHave(flight, { landing, changes, history: this.#history })) return this.#out(landing.value);
+    }
+  }
+
+  #plan(how: {
+    readonly load: Load<V>;
+    readonly options: ReadOptions;
+    readonly isDirect: boolean;
+    readonly newerThan: CacheEntry<V> | undefined;
+    readonly onParked: (() => void) | undefined;
+  }): FillPlan<V> {
+    const { load, options, isDirect, newerThan, onParked } = how;
+    const mine = this.options;
+    return {
+      load,
+      ttlMs: options.ttlMs ?? mine.ttlMs,
+      graceMs: options.graceMs ?? mine.graceMs,
+      negativeTtlMs: options.negativeTtlMs ?? mine.negativeTtlMs,
+      hardTimeoutMs: options.hardTimeoutMs ?? mine.hardTimeoutMs,
+      leaseWaitMs: options.leaseWaitMs ?? mine.leaseWaitMs,
+      tags: options.tags ?? [],
+      isDirect,
+      newerThan,
+      ...(onParked === undefined ? {} : { onParked }),
+    };
+  }
+
+  /**
+   * Who does not know how current he is joins only what asks the origin and began within the bound: what was invalidated
+   * before that is in it.
+   */
+  #joinable(key: string, isTrusted: boolean, nowMs: number): Flight<V> | undefined {
+    const flight = this.#filler.flight(key);
+    if (flight === undefined || !mayJoin(flight, this.#history)) return undefined;
+    if (isTrusted) return flight;
+    return flight.isDirect && nowMs - flight.startedMs <= this.options.maxStaleMs ? flight : undefined;
+  }
+
+  /** For the landing; with something in its grace at hand, only until the soft timeout. */
+  async #wait(
+    flight: Flight<V>,
+    entry: CacheEntry<V> | undefined,
+    options: ReadOptions,
+  ): Promise<{ kind: "landed"; landing: Awaited<Flight<V>["landing"]> } | { kind: "stale"; entry: CacheEntry<V> }> {
+    const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
+    if (entry !== undefined && softMs === 0) {
+      this.#behind(flight, entry);
+      return { kind: "stale", entry };
+    }
+    try {
+      const stale = await raceSignal(this.#landedOrStale(flight, entry, softMs), options.signal);
+      if (stale === undefined) return { kind: "landed", landing: await flight.landing };
+      this.#behind(flight, stale);
+      return { kind: "stale", entry: stale };
+    } catch (error) {
+      const left = entry ?? flight.stale;
+      if (options.signal?.aborted || left === undefined || !this.#isStillGood(left)) throw error;
+      left.retryMs = this.#platform.now() + failedRefreshMs;
+      return { kind: "stale", entry: left };
+    }
+  }
+
+  /** Undefined: it has landed. */
+  #landedOrStale(flight: Flight<V>, entry: CacheEntry<V> | undefined, softMs: number): Promise<CacheEntry<V> | undefined> {
+    if (entry === undefined && this.#l2 === undefined) return flight.landing.then(() => undefined);
+    return new Promise((resolve, reject) => {
+      const timer = this.#platform.setTimer(softMs, () => offer(), { ref: false });
+      let isSoftOver = softMs === 0;
+      const offer = (): void => {
+        isSoftOver = true;
+        const stale = entry ?? flight.stale;
+        if (stale !== undefined && this.#isStillGood(stale)) resolve(stale);
+      };
+      flight.onStale.push(() => {
+        if (isSoftOver) offer();
+      });
+      if (softMs === 0) offer();
+      flight.landing.then(() => resolve(undefined), reject).finally(() => timer.cancel());
+    });
+  }
+
+  #isStillGood(entry: CacheEntry<V>): boolean {
+    const nowMs = this.#platform.now();
+    return this.#shelf.isTrusted(nowMs) && nowMs < entry.keepUntilMs && this.#shelf.isValid(entry);
+  }
+
+  #serveStale(entry: CacheEntry<V>): V {
+    this.#metrics.staleServed++;
+    return this.#out(entry.value) as V;
+  }
+
+  /** The load goes on; should it fail, the next try waits a little. */
+  #behind(flight: Flight<V>, entry: CacheEntry<V>): void {
+    behind(flight);
+    flight.landing.catch(() => {
+      entry.retryMs = this.#platform.now() + failedRefreshMs;
+    });
+  }
+
+  #maybeLoadEarly(entry: CacheEntry<V>, nowMs: number, load: Load<V>, options: ReadOptions = noOptions): void {
+    const { earlyRefresh } = this.options;
+    if (!drawsEarly(entry, { nowMs, earlyRefresh, uint32: this.#platform.randomUint32() })) return;
+    if (this.#filler.flight(entry.key) !== undefined) return;
+    this.#metrics.earlyRefreshes++;
+    // One draw that wins is enough, whatever becomes of its load.
+    entry.earlyMs = nowMs + Math.max(entry.deltaMs, 100);
+    const plan = this.#plan({ load, options, isDirect: false, newerThan: entry, onParked: undefined });
+    behind(this.#filler.begin(entry.key, entry.keyHash, plan));
+  }
+
+  async #isReached(atLeast: number | undefined): Promise<boolean> {
+    if (atLeast === undefined || this.#invalidator.knows(atLeast)) {
+      await this.#whenReady();
+      return true;
+    }
+    return this.#follower.reach(atLeast, this.options.l2TimeoutMs);
+  }
+
+  async #whenReady(): Promise<void> {
+    if (this.#follower.epoch === undefined) await this.#follower.reach(0, this.options.l2TimeoutMs);
+  }
+
+  #noteTrust(isTrusted: boolean, nowMs: number): void {
+    const { name } = this;
+    if (!isTrusted && this.#distrustedSinceMs === undefined) {
+      this.#distrustedSinceMs = nowMs;
+      this.#emit({ kind: "cache.distrusted", cache: name, sinceProofMs: nowMs - this.#follower.proofMs });
+    } else if (isTrusted && this.#distrustedSinceMs !== undefined) {
+      this.#emit({ kind: "cache.trusted", cache: name, afterMs: nowMs - this.#distrustedSinceMs });
+      this.#distrustedSinceMs = undefined;
+    }
+  }
+
+  #throwKnownError(key: string, hash: number, isTrusted: boolean, nowMs: number): void {
+    const known = this.#errors.get(key);
+    if (known === undefined) return;
+    const isGood =
+      isTrusted && nowMs < known.untilMs && this.#history.isValid({ key, keyHash: hash, tagHashes: [] }, known.since);
+    if (isGood) throw known.error;
+    this.#errors.delete(key);
+  }
+
+  #rememberError(key: string, error: unknown): void {
+    const { errorTtlMs } = this.options;
+    if (errorTtlMs === 0) return;
+    if (this.#errors.size >= errorsMax) this.#errors.clear();
+    this.#errors.set(key, { error, untilMs: this.#platform.now() + errorTtlMs, since: this.#follower.observed });
+  }
+
+  #out(value: V | undefined): V | undefined {
+    return this.#isCloned && value !== undefined ? structuredClone(value) : value;
+  }
+
+  // ------------------------------------------------------------------------------------------------ writes
+
+  async #set(key: string, value: V, options: WriteOptions, sinceAsked: number): Promise<number> {
+    checkKey(key);
+    checkReadOptions(options);
+    this.#assertOpen();
+    if (value === undefined) throw conclaveError("INVALID_OPTION", "`value` is undefined; `null` says that there is none.");
+    if (this.#l2 !== undefined) this.#codec?.encode(value);
+    const { tags = [] } = options;
+    await this.#whenReady();
+    const { revision, mayStand } = await this.#invalidator.replace({ key, tags, since: sinceAsked }, callOptions(options));
+    this.#shelf.dropOlder(key, revision);
+    const ttlMs = options.ttlMs ?? (value === null ? (options.negativeTtlMs ?? this.options.negativeTtlMs) : undefined);
+    const entry = this.#filler.makeEntry(
+      { key, keyHash: keyHash(key) },
+      {
+        value: this.#isCloned ? structuredClone(value) : value,
+        ttlMs: ttlMs ?? this.options.ttlMs,
+        graceMs: options.graceMs ?? this.options.graceMs,
+        tags,
+        etag: undefined,
+        stamp: revision,
+        deltaMs: 0,
+      },
+    );
+    if (this.options.values === "frozen") deepFreeze(value);
+    if (mayStand && entry.keepUntilMs > this.#platform.now() && this.#shelf.put(entry)) this.#l2?.write(entry, () => undefined);
+    else this.#l2?.delete(key);
+    return revision;
+  }
+
+  // ------------------------------------------------------------------------------------------------ the rest
+
+  #secondTier(l2: L2, codec: Codec): SecondTier<V> {
+    const { name, options, name: cache } = this;
+    return new SecondTier<V>({
+      l2: new GuardedL2({
+        l2,
+        platform: this.#platform,
+        timeoutMs: options.l2TimeoutMs,
+        breakerMs: options.l2BreakerMs,
+        onOpen: (failures, why) => this.#emit({ kind: "cache.l2-open", cache, failures, why }),
+        onClosed: () => this.#emit({ kind: "cache.l2-closed", cache }),
+      }),
+      codec,
+      history: this.#history,
+      metrics: this.#metrics,
+      now: () => this.#platform.now(),
+      epoch: () => this.#follower.epoch,
+      earlyRefresh: options.earlyRefresh,
+      onPoisoned: (key, why) => this.#emit({ kind: "cache.poisoned", cache: name, key, why }),
+      onNotSerializable: (key, error) => this.#emit({ kind: "cache.not-serializable", cache: name, key, why: String(error) }),
+    });
+  }
+
+  async #leaseOf(key: string, timeoutMs: number): Promise<number | null | undefined> {
+    if (this.#l2 === undefined) return null;
+    try {
+      const { results } = await this.#store.txn({ then: [{ kind: "get", key: leaseKey(keyHash(key)) }] }, { timeoutMs });
+      return results[0]?.kind === "get" ? (results[0].entry?.modRevision ?? null) : null;
+    } catch {
+      // `undefined` is the answer: the Store did not say.
+      return undefined;
+    }
+  }
+
+  #wherefrom(at: {
+    readonly entry: CacheEntry<V> | undefined;
+    readonly isValid: boolean;
+    readonly isTrusted: boolean;
+    readonly nowMs: number;
+    readonly flight: Flight<V> | undefined;
+  }): Pick<Explanation, "tier" | "why"> {
+    const { entry, isValid, isTrusted, nowMs, flight } = at;
+    if (!isTrusted)
+      return { tier: "load", why: "It is not known how current the invalidations are, so nothing cached is served." };
+    if (entry !== undefined && isValid && nowMs < entry.freshUntilMs)
+      return { tier: "l1", why: "Fresh, and nothing has invalidated it." };
+    if (entry !== undefined && isValid && nowMs < entry.keepUntilMs)
+      return { tier: "grace", why: "Expired and in its grace: served while a new value is loaded." };
+    if (flight !== undefined && mayJoin(flight, this.#history))
+      return { tier: "flight", why: "A load is under way; reads join it." };
+    const why =
+      entry === undefined
+        ? "This process does not have it."
+        : isValid
+          ? "It has expired."
+          : "It was invalidated since it was loaded.";
+    return { tier: this.#l2 === undefined ? "load" : "l2-or-load", why };
+  }
+
+  #emit(event: CacheEvent): void {
+    this.#telemetry?.emit(event);
+  }
+
+  #assertOpen(): void {
+    if (this.#life.signal.aborted) throw this.#life.signal.reason;
+  }
+}
+
+/** Nothing in it keeps the value at hand from being the answer. */
+function isPlain({ atLeast, fresh, signal }: ReadOptions): boolean {
+  return atLeast === undefined && fresh !== true && signal === undefined;
+}
+
+function keyOf(target: Target): string | undefined {
+  if (typeof target === "string") return target;
+  return "key" in target ? target.key : undefined;
+}
+
+/** @throws INVALID_OPTION */
+function checkTarget(target: Target): void {
+  const named =
+    typeof target === "string" ? [target] : typeof target === "object" && target !== null ? Object.values(target) : [];
+  const isKnown =
+    typeof target === "string" || (named.length === 1 && /^(?:key|tag|prefix)$/.test(Object.keys(target)[0] as string));
+  if (isKnown && typeof named[0] === "string") return;
+  throw conclaveError("INVALID_OPTION", "A target is a key, `{ key }`, `{ tag }` or `{ prefix }`, with a text.");
+}
+
+function callOptions({ timeoutMs, signal }: WriteOptions): CallOptions {
+  return { ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(signal === undefined ? {} : { signal }) };
+}

@@ -1,0 +1,342 @@
+/**
+ * Brings a value: from L2, from another process that is loading it already, or from the origin.
+ *
+ *   1. L2, one plain read                                     -> found, fresh and valid: done
+ *   2. the fill lease in the Store                            -> lost: wait until it is free, then 1 again
+ *   3. L2 once more: the last holder may have just written    -> found: done
+ *   4. the load, at the revision of the lease's grant
+ *   5. L1; then L2; then the lease is given back, so that who waits for it finds the value
+ *
+ * Without L2, or without trust in what is known of invalidations, only 4 and 5. Doubt is always answered by loading.
+ */
+import { background } from "../base/background.ts";
+import { conclaveError } from "../base/errors.ts";
+import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
+import type { Platform } from "../base/ports.ts";
+import { type CacheEntry, makeEntry } from "./cache-entry.ts";
+import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
+import type { Flight, Landing } from "./flight.ts";
+import type { Follower } from "./follower.ts";
+import type { InvalidationHistory } from "./invalidation-history.ts";
+import { deepFreeze } from "./keep-whole.ts";
+import { LoadContext, notModified } from "./load-context.ts";
+import type { CacheMetrics } from "./metrics.ts";
+import type { CheckedOptions } from "./options.ts";
+import type { L2Budget, SecondTier } from "./second-tier.ts";
+import type { Shelf } from "./shelf.ts";
+
+/** How this value is to be loaded and kept: the cache's options, overruled by the call's. */
+export interface FillPlan<V> {
+  readonly load: (context: LoadContext<V>) => V | undefined | PromiseLike<V | undefined>;
+  readonly ttlMs: number;
+  readonly graceMs: number;
+  readonly negativeTtlMs: number | undefined;
+  readonly hardTimeoutMs: number;
+  readonly leaseWaitMs: number;
+  readonly tags: readonly string[];
+  /** Asks nobody but the origin. */
+  readonly isDirect: boolean;
+  /** What L2 holds must be newer than this to be taken. */
+  readonly newerThan: CacheEntry<V> | undefined;
+  /** Called once when it must wait for another process, or is found: it needs no load for now. */
+  readonly onParked?: () => void;
+}
+
+export interface FillerParts<V> {
+  readonly platform: Platform;
+  readonly options: CheckedOptions;
+  readonly follower: Follower;
+  readonly history: InvalidationHistory;
+  readonly shelf: Shelf<V>;
+  readonly l2: SecondTier<V> | undefined;
+  readonly leases: FillLeases;
+  readonly metrics: CacheMetrics;
+  readonly life: AbortSignal;
+  readonly onLoadFailed: (key: string, error: unknown) => void;
+}
+
+type Won = LeaseAnswer & { readonly kind: "won" };
+
+export class Filler<V> {
+  readonly #parts: FillerParts<V>;
+  readonly #flights = new Map<string, Flight<V>>();
+
+  constructor(parts: FillerParts<V>) {
+    this.#parts = parts;
+  }
+
+  get flightCount(): number {
+    return this.#flights.size;
+  }
+
+  /** The latest for this key. */
+  flight(key: string): Flight<V> | undefined {
+    return this.#flights.get(key);
+  }
+
+  begin(key: string, keyHash: number, plan: FillPlan<V>): Flight<V> {
+    const { platform, follower, history } = this.#parts;
+    const flight: Flight<V> = {
+      key,
+      keyHash,
+      floor: follower.observed,
+      changes: history.changes,
+      startedMs: platform.now(),
+      isDirect: plan.isDirect,
+      landing: undefined as never,
+      stale: undefined,
+      onStale: [],
+    };
+    this.#flights.set(key, flight);
+    flight.landing = this.#fill(flight, plan).finally(() => {
+      plan.onParked?.();
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    });
+    // Everybody may have gone before it fails.
+    flight.landing.catch(() => undefined);
+    return flight;
+  }
+
+  async #fill(flight: Flight<V>, plan: FillPlan<V>): Promise<Landing<V>> {
+    const { l2, options, follower } = this.#parts;
+    let lease: Won | undefined;
+    let previous = plan.newerThan;
+    if (l2 !== undefined && !flight.isDirect) {
+      const budget = { leftMs: options.l2TimeoutMs };
+      const sought = await this.#seek(flight, { plan, budget, l2 });
+      if (sought.kind === "found") return this.#adopt(sought.entry);
+      lease = sought.lease;
+      previous = sought.previous ?? previous;
+    }
+    return this.#load(flight, { plan, lease, previous, stamp: lease?.revision ?? Math.max(flight.floor, follower.observed) });
+  }
+
+  // ------------------------------------------------------------------------------------------------ 1 to 3
+
+  async #seek(
+    flight: Flight<V>,
+    { plan, budget, l2 }: { readonly plan: FillPlan<V>; readonly budget: L2Budget; readonly l2: SecondTier<V> },
+  ): Promise<
+    | { readonly kind: "found"; readonly entry: CacheEntry<V> }
+    | { readonly kind: "load"; readonly lease: Won | undefined; readonly previous: CacheEntry<V> | undefined }
+  > {
+    const { platform, metrics } = this.#parts;
+    const { key, keyHash } = flight;
+    const giveUpMs = platform.now() + plan.leaseWaitMs;
+    let previous: CacheEntry<V> | undefined;
+    let lease: Won | undefined;
+    for (;;) {
+      const found = await l2.read(key, keyHash, budget);
+      if (found.kind === "found") {
+        if (this.#isWanted(found.entry, plan)) {
+          lease?.release();
+          return found;
+        }
+        previous = found.entry;
+        this.#offerStale(flight, found.entry);
+      }
+      // Nobody could find what others load: what is left is to load.
+      if (found.kind === "failed" || lease !== undefined) return { kind: "load", lease, previous };
+      const answer = await this.#acquire(flight, budget);
+      if (answer.kind === "unknown") return { kind: "load", lease, previous };
+      if (answer.kind === "won") {
+        lease = answer;
+        continue;
+      }
+      const leftMs = giveUpMs - platform.now();
+      if (leftMs <= 0) return { kind: "load", lease, previous };
+      metrics.leasesAwaited++;
+      plan.onParked?.();
+      await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs: leftMs });
+      if (platform.now() >= giveUpMs) return { kind: "load", lease, previous };
+    }
+  }
+
+  #offerStale(flight: Flight<V>, entry: CacheEntry<V>): void {
+    if (flight.stale !== undefined || this.#parts.platform.now() >= entry.keepUntilMs) return;
+    this.#guard(entry.value);
+    this.#parts.shelf.put(entry);
+    flight.stale = entry;
+    for (const tell of flight.onStale.splice(0)) tell();
+  }
+
+  /** Takes it over from a load that began too early for anybody who asks now. */
+  async #acquire(flight: Flight<V>, budget: L2Budget): Promise<LeaseAnswer> {
+    const { platform, leases, follower, history } = this.#parts;
+    const sentMs = platform.now();
+    const timeoutMs = Math.max(budget.leftMs, 1);
+    let answer = await leases.acquire(flight.keyHash, { timeoutMs });
+    if (answer.kind === "lost" && !history.isValid({ ...flight, tagHashes: [] }, answer.since)) {
+      answer = await leases.acquire(flight.keyHash, { timeoutMs, over: answer.since });
+    }
+    // Only a Store that does not answer holds anybody up; its time is L2's.
+    if (answer.kind === "unknown") budget.leftMs -= platform.now() - sentMs;
+    else follower.note(answer.revision);
+    return answer;
+  }
+
+  #isWanted(entry: CacheEntry<V>, { newerThan }: FillPlan<V>): boolean {
+    if (this.#parts.platform.now() >= entry.freshUntilMs) return false;
+    return newerThan === undefined || entry.stamp > newerThan.stamp || this.#parts.platform.now() >= newerThan.freshUntilMs;
+  }
+
+  #adopt(entry: CacheEntry<V>): Landing<V> {
+    this.#parts.metrics.l2Hits++;
+    this.#guard(entry.value);
+    this.#parts.shelf.put(entry);
+    return { value: entry.value, stamp: entry.stamp, tagHashes: entry.tagHashes };
+  }
+
+  // ------------------------------------------------------------------------------------------------ 4 and 5
+
+  #load(
+    flight: Flight<V>,
+    how: {
+      readonly plan: FillPlan<V>;
+      readonly lease: Won | undefined;
+      readonly previous: CacheEntry<V> | undefined;
+      readonly stamp: number;
+    },
+  ): Promise<Landing<V>> {
+    const { platform, metrics, life, onLoadFailed } = this.#parts;
+    const { plan, previous } = how;
+    const abort: LinkedSignal = linkSignal(life);
+    const context = new LoadContext<V>(flight.key, abort.signal, previous, {
+      ttlMs: undefined,
+      tags: plan.tags,
+      etag: previous?.etag,
+    });
+    const epoch = this.#parts.follower.epoch;
+    const startedMs = platform.now();
+    metrics.loads++;
+    const loading = (async () => plan.load(context))().then((answer) =>
+      this.#keep(flight, {
+        ...how,
+        context,
+        answer,
+        deltaMs: platform.now() - startedMs,
+        isSameLife: epoch === this.#parts.follower.epoch,
+      }),
+    );
+    return new Promise<Landing<V>>((resolve, reject) => {
+      const end = (): void => {
+        timer?.cancel();
+        abort.unlink();
+      };
+      const timer =
+        plan.hardTimeoutMs === Number.POSITIVE_INFINITY
+          ? undefined
+          : platform.setTimer(
+              plan.hardTimeoutMs,
+              () => {
+                const error = conclaveError(
+                  "LOAD_TIMEOUT",
+                  `Loading ${nameOf(flight.key)} took longer than ${plan.hardTimeoutMs} ms.`,
+                );
+                metrics.loadTimeouts++;
+                how.lease?.release();
+                abort.abort(error);
+                onLoadFailed(flight.key, error);
+                reject(error);
+              },
+              { ref: true },
+            );
+      loading.then(
+        (landing) => {
+          end();
+          resolve(landing);
+        },
+        (error: unknown) => {
+          end();
+          metrics.loadFailures++;
+          how.lease?.release();
+          onLoadFailed(flight.key, error);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  /** Also when nobody waits any more: what a load brings after its hard timeout is as good as any. */
+  #keep(
+    flight: Flight<V>,
+    how: {
+      readonly plan: FillPlan<V>;
+      readonly lease: Won | undefined;
+      readonly previous: CacheEntry<V> | undefined;
+      readonly stamp: number;
+      readonly context: LoadContext<V>;
+      readonly answer: V | undefined;
+      readonly deltaMs: number;
+      readonly isSameLife: boolean;
+    },
+  ): Landing<V> {
+    const { shelf, l2, platform } = this.#parts;
+    const { plan, context, previous, stamp, lease, deltaMs } = how;
+    const value = (how.answer as unknown) === notModified ? previous?.value : how.answer;
+    const entry = this.makeEntry(flight, {
+      value: value as V,
+      ttlMs: context.ttlMs ?? (value === null ? (plan.negativeTtlMs ?? plan.ttlMs) : plan.ttlMs),
+      graceMs: plan.graceMs,
+      tags: context.tags,
+      etag: context.etag,
+      stamp,
+      deltaMs,
+    });
+    const landing = { value, stamp, tagHashes: entry.tagHashes };
+    const isForKeeping = value !== undefined && entry.keepUntilMs > platform.now();
+    if (!isForKeeping || !how.isSameLife) {
+      if (!isForKeeping) shelf.dropOlder(flight.key, stamp);
+      lease?.release();
+      return landing;
+    }
+    this.#guard(entry.value);
+    const isFit = shelf.put(entry);
+    if (isFit && l2 !== undefined) l2.write(entry, () => lease?.release());
+    else lease?.release();
+    return landing;
+  }
+
+  /** For `set` as well: a value as it is kept. */
+  makeEntry(
+    flight: { readonly key: string; readonly keyHash: number },
+    parts: {
+      readonly value: V;
+      readonly ttlMs: number;
+      readonly graceMs: number;
+      readonly tags: readonly string[];
+      readonly etag: string | undefined;
+      readonly stamp: number;
+      readonly deltaMs: number;
+    },
+  ): CacheEntry<V> {
+    const { platform, options } = this.#parts;
+    const { ttlMs, graceMs } = parts;
+    const drawn = options.jitter === 0 ? 0 : (options.jitter * platform.randomUint32()) / 2 ** 32;
+    return makeEntry({
+      ...parts,
+      key: flight.key,
+      keyHash: flight.keyHash,
+      nowMs: platform.now(),
+      freshForMs: ttlMs === Number.POSITIVE_INFINITY ? ttlMs : ttlMs * (1 - drawn),
+      graceMs: ttlMs === 0 ? 0 : graceMs,
+      earlyRefresh: options.earlyRefresh,
+    });
+  }
+
+  #guard(value: V): void {
+    if (this.#parts.options.values === "frozen") deepFreeze(value);
+  }
+}
+
+function nameOf(key: string): string {
+  return JSON.stringify(key.length > 100 ? `${key.slice(0, 100)}...` : key);
+}
+
+/** Lets a refresh go on behind the reader's back; its failure was reported where it happened. */
+export function behind(flight: Flight<unknown>): void {
+  background(
+    flight.landing.catch(() => undefined),
+    "refresh a cached value",
+  );
+}

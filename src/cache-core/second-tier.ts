@@ -1,0 +1,121 @@
+/**
+ * L2 in terms of entries: what comes out of it was judged by the Store's counters before anybody sees it.
+ */
+import type { CacheEntry } from "./cache-entry.ts";
+import { makeEntry } from "./cache-entry.ts";
+import { openEnvelope, sealEnvelope } from "./envelope.ts";
+import type { GuardedL2 } from "./guarded-l2.ts";
+import type { InvalidationHistory } from "./invalidation-history.ts";
+import type { Codec } from "./l2.ts";
+import type { CacheMetrics } from "./metrics.ts";
+
+export interface SecondTierParts {
+  readonly l2: GuardedL2;
+  readonly codec: Codec;
+  readonly history: InvalidationHistory;
+  readonly metrics: CacheMetrics;
+  readonly now: () => number;
+  readonly epoch: () => string | undefined;
+  readonly earlyRefresh: number;
+  readonly onPoisoned: (key: string, why: string) => void;
+  readonly onNotSerializable: (key: string, error: unknown) => void;
+}
+
+/** How long L2 may still hold up this read. */
+export interface L2Budget {
+  leftMs: number;
+}
+
+export type Found<V> =
+  | { readonly kind: "found"; readonly entry: CacheEntry<V> }
+  | { readonly kind: "miss" }
+  | { readonly kind: "failed" };
+
+const miss = { kind: "miss" } as const;
+
+export class SecondTier<V> {
+  readonly #parts: SecondTierParts;
+
+  constructor(parts: SecondTierParts) {
+    this.#parts = parts;
+  }
+
+  get isOpen(): boolean {
+    return this.#parts.l2.isOpen;
+  }
+
+  /** Fresh or in its grace, valid as far as this process knows. */
+  async read(key: string, keyHash: number, budget: L2Budget): Promise<Found<V>> {
+    const { l2, metrics, now } = this.#parts;
+    const sentMs = now();
+    const answer = await l2.get(key, budget.leftMs);
+    budget.leftMs -= now() - sentMs;
+    if (answer.kind === "failed") metrics.l2Failures++;
+    if (answer.kind !== "hit") return answer;
+    const entry = this.#open(key, keyHash, answer.text);
+    return entry === undefined ? miss : { kind: "found", entry };
+  }
+
+  /** In the background; `done` is called when it is there, or will not be. */
+  write(entry: CacheEntry<V>, done: () => void): void {
+    const { l2, codec, epoch, now, metrics, onNotSerializable } = this.#parts;
+    const clockMs = l2.clockMs(entry.key);
+    const life = epoch();
+    const keepMs = entry.keepUntilMs - now();
+    if (clockMs === undefined || life === undefined || !(keepMs >= 1)) {
+      done();
+      return;
+    }
+    try {
+      const envelope = {
+        epoch: life,
+        since: entry.stamp,
+        freshUntil: clockMs + (entry.freshUntilMs - now()),
+        keepUntil: clockMs + keepMs,
+        deltaMs: Math.ceil(entry.deltaMs),
+        etag: entry.etag ?? null,
+        tags: entry.tags,
+        value: entry.value,
+      };
+      l2.set(entry.key, { text: sealEnvelope(codec, { key: entry.key, envelope }), ttlMs: Math.ceil(keepMs), done });
+    } catch (error) {
+      metrics.notSerializable++;
+      onNotSerializable(entry.key, error);
+      done();
+    }
+  }
+
+  delete(key: string): void {
+    this.#parts.l2.delete(key);
+  }
+
+  #open(key: string, keyHash: number, text: string): CacheEntry<V> | undefined {
+    const { codec, history, metrics, now, epoch, l2, earlyRefresh, onPoisoned } = this.#parts;
+    const envelope = openEnvelope(codec, { key, text });
+    if (envelope === undefined) {
+      metrics.l2Poisoned++;
+      onPoisoned(key, "its checksum or form is not that of a value stored under this key");
+      return undefined;
+    }
+    // Values of another life of the store carry revisions that mean nothing in this one.
+    if (envelope.epoch !== epoch()) return undefined;
+    const clockMs = l2.clockMs(key);
+    if (clockMs === undefined || clockMs >= envelope.keepUntil) return undefined;
+    const entry = makeEntry<V>({
+      key,
+      keyHash,
+      tags: envelope.tags,
+      value: envelope.value as V,
+      stamp: envelope.since,
+      nowMs: now(),
+      freshForMs: envelope.freshUntil - clockMs,
+      graceMs: envelope.keepUntil === Number.POSITIVE_INFINITY ? 0 : envelope.keepUntil - envelope.freshUntil,
+      deltaMs: envelope.deltaMs,
+      etag: envelope.etag ?? undefined,
+      earlyRefresh,
+    });
+    if (history.isValid(entry, entry.since)) return entry;
+    metrics.invalidated++;
+    return undefined;
+  }
+}
