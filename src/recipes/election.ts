@@ -11,7 +11,7 @@
  *
  * The announcement costs one round trip more than a lock and is worth it: observers learn the token as well, so a request
  * can say which leader it is meant for. Who has the turn and has not announced itself yet counts as no leader.
- * Leaves out priorities and transfer.
+ * Priorities and transfer are a matter of courtesy among the candidates: see `candidacy.ts`.
  */
 import { assert } from "../base/assert.ts";
 import { background } from "../base/background.ts";
@@ -24,6 +24,7 @@ import type { CallOptions, Compare, Revision, SessionId, Store, WatchBatch } fro
 import { lockDefaults } from "./acquirable.ts";
 import { Bell, sleep } from "./bell.ts";
 import { campaign, type Granted } from "./campaign.ts";
+import { Candidacy, type Candidate, candidatesOf, choose, steppedAside } from "./candidacy.ts";
 import { insist } from "./insist.ts";
 import { decodeMetadata, encodeMetadata } from "./metadata.ts";
 import { checkName, checkTtlMs, type StoreSource } from "./options.ts";
@@ -42,6 +43,12 @@ export interface LeadOptions {
   readonly signal?: AbortSignal;
   /** What observers read of this leader: anything that JSON can carry. Default: nothing. See `term.proclaim`. */
   readonly value?: unknown;
+  /**
+   * Higher leads first among those that wait; it takes nothing from who leads. A preference, not an exclusion: while
+   * candidates cannot see one another, whoever stands first in the line leads. Default: none, which asks for no round trip
+   * and defers to nobody; candidates of one election should all say a number, or none.
+   */
+  readonly priority?: number;
   /** Whether to campaign again after a term was lost. Default true; else `lead` rejects with LOCK_LOST. */
   readonly rerun?: boolean;
   /** Hears of each lost term, once its callback has settled; `cause` is what the callback threw, if it threw. */
@@ -62,7 +69,8 @@ export function createElection(engine: StoreSource, name: string, options: Elect
   const store = engine.store(`election/${name}`);
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
-  return new Election(store, { ...options, name, ttlMs, revocations: revocationsOf(engine, store) });
+  const candidates = engine.store(`election-candidates/${name}`);
+  return new Election(store, { ...options, name, ttlMs, candidates, revocations: revocationsOf(engine, store) });
 }
 
 /** @since 0.1.0 */
@@ -72,18 +80,25 @@ export class Election {
   readonly #store: Store;
   readonly #telemetry: Telemetry<ConclaveEvent> | undefined;
   readonly #revocations: Store;
+  readonly #candidates: Store;
   #isRunning = false;
 
   /** Use `createElection`, which checks the options. */
   constructor(
     store: Store,
-    options: ElectionOptions & { readonly name: string; readonly ttlMs: number; readonly revocations: Store },
+    options: ElectionOptions & {
+      readonly name: string;
+      readonly ttlMs: number;
+      readonly candidates: Store;
+      readonly revocations: Store;
+    },
   ) {
     this.name = options.name;
     this.ttlMs = options.ttlMs;
     this.#store = store;
     this.#telemetry = options.telemetry;
     this.#revocations = options.revocations;
+    this.#candidates = options.candidates;
   }
 
   /**
@@ -124,6 +139,11 @@ export class Election {
     return (await this.#head(options)).leader;
   }
 
+  /** Who waits with a priority, the most important first; who leads is not among them. One round trip. */
+  candidates(options?: CallOptions): Promise<readonly Candidate[]> {
+    return candidatesOf(this.#candidates, options);
+  }
+
   /**
    * Tells who leads, at once and on every change, until the signal aborts or the loop is left. Level-triggered: a leader
    * that came and went between two looks may be missed, the present one may not.
@@ -160,27 +180,64 @@ export class Election {
   /** Campaigns until it is elected: a campaign that ends with its session is followed by the next. */
   async #campaign(options: LeadOptions): Promise<Granted> {
     const { signal } = options;
-    const campaignOptions = {
-      store: this.#store,
-      queue: queueOf(exclusiveLine),
-      revocations: this.#revocations,
-      ttlMs: this.ttlMs,
-      value: encodeAnnouncement({ value: options.value }),
-      name: this.name,
-      title: this.#title(),
-      waitMs: Number.POSITIVE_INFINITY,
-      signal,
-      telemetry: this.#telemetry,
-    };
     for (;;) {
       try {
-        return await campaign(campaignOptions);
+        return options.priority === undefined ? await this.#stand(options, undefined, signal) : await this.#defer(options);
       } catch (error) {
         signal?.throwIfAborted();
         const isWorthAnother = error instanceof LostError || (error instanceof ConclaveError && error.retryable);
         if (options.rerun === false || !isWorthAnother) throw error;
         await this.#pause(signal);
       }
+    }
+  }
+
+  /** Stands in the line until elected. */
+  #stand({ value }: LeadOptions, candidate: string | undefined, signal: AbortSignal | undefined): Promise<Granted> {
+    return campaign({
+      store: this.#store,
+      queue: queueOf(exclusiveLine),
+      revocations: this.#revocations,
+      ttlMs: this.ttlMs,
+      value: encodeAnnouncement({ value, ...(candidate === undefined ? {} : { candidate }) }),
+      name: this.name,
+      title: this.#title(),
+      waitMs: Number.POSITIVE_INFINITY,
+      signal,
+      telemetry: this.#telemetry,
+    });
+  }
+
+  /** Stands in the line while nobody more important waits, and steps out of it for who is. */
+  async #defer(options: LeadOptions): Promise<Granted> {
+    const { priority = 0, value } = options;
+    const whole = linkSignal(options.signal);
+    const { signal } = whole;
+    const session = await this.#candidates.sharedSession({ ttlMs: this.ttlMs, signal });
+    const candidacy = await Candidacy.register(this.#candidates, { session, priority, value, signal });
+    const lost = linkSignal(session.lost);
+    lost.signal.addEventListener("abort", () => whole.abort(lost.signal.reason), { once: true });
+    try {
+      for (;;) {
+        await candidacy.untilBest(signal);
+        const turn = linkSignal(signal);
+        try {
+          background(
+            candidacy.onceBetter(turn.signal, () => turn.abort(steppedAside)),
+            "the watch for better candidates",
+          );
+          return await this.#stand(options, candidacy.id, turn.signal);
+        } catch (error) {
+          if (error !== steppedAside) throw error;
+        } finally {
+          turn.abort();
+          turn.unlink();
+        }
+      }
+    } finally {
+      background(candidacy.withdraw(), "withdrawing a candidacy");
+      lost.unlink();
+      whole.unlink();
     }
   }
 
@@ -204,7 +261,7 @@ export class Election {
     const stop = (): void => link.abort(signal?.reason);
     if (signal?.aborted) stop();
     else signal?.addEventListener("abort", stop, { once: true });
-    const term = new Term(granted, link.signal);
+    const term = new Term(granted, link.signal, this.#candidates);
     let outcome: { readonly answer: T } | { readonly error: unknown };
     try {
       await term.proclaim(value);
@@ -266,9 +323,11 @@ export class Term {
   /** Aborts when the term is lost (its reason is a LostError), when `lead` is stopped, and when the term is over. */
   readonly signal: AbortSignal;
   readonly #granted: Granted;
+  readonly #candidates: Store;
 
-  constructor(granted: Granted, signal: AbortSignal) {
+  constructor(granted: Granted, signal: AbortSignal, candidates: Store) {
     this.#granted = granted;
+    this.#candidates = candidates;
     this.token = granted.hold.token;
     this.signal = signal;
   }
@@ -286,6 +345,27 @@ export class Term {
   /** As of a hold: a condition that the store itself checks. */
   guard(): Compare {
     return this.#granted.hold.guard();
+  }
+
+  /**
+   * Makes a candidate the next leader, and resolves once it stands ready; the callback then ends this term by returning.
+   * The other candidates with a priority step aside; those without one do not.
+   * @param id As `election.candidates()` tells it. `waitMs`: default 10_000.
+   * @throws WAIT_TIMEOUT (nothing has changed), INVALID_OPTION (no such candidate), LOCK_LOST, NOT_HOLDER
+   */
+  async transferTo(id: string, { waitMs = 10_000 }: { readonly waitMs?: number } = {}): Promise<void> {
+    this.assertHeld();
+    const { place } = this.#granted;
+    await choose(this.#candidates, place.store, {
+      id,
+      waitMs,
+      signal: this.signal,
+      isNext: ({ entries }) => {
+        const [first, second] = entries;
+        const announced = second === undefined ? undefined : (decodeMetadata(second.value) as Announcement | undefined);
+        return first?.key === place.key && announced?.candidate === id;
+      },
+    });
   }
 
   /** Changes what observers read of this leader. One round trip. @throws LOCK_LOST, NOT_HOLDER, or the signal's reason */
@@ -311,6 +391,8 @@ interface Announcement {
   readonly value?: unknown;
   /** Left out by who only waits. */
   readonly token?: Revision;
+  /** The candidacy of who waits, where it has one. */
+  readonly candidate?: string;
 }
 
 interface Head {
