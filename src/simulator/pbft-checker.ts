@@ -30,7 +30,7 @@ import { laneOf } from "../consensus/pbft/pending-requests.ts";
 import { quorumOf } from "../consensus/pbft/quorum.ts";
 import { encodeStatement } from "../consensus/pbft/statements.ts";
 import { planNewView } from "../consensus/pbft/view-change.ts";
-import { InvariantViolation } from "./raft-checker.ts";
+import { InvariantViolation } from "./invariant-violation.ts";
 
 export interface PbftCounts {
   executed: number;

@@ -24,9 +24,9 @@ import { decodePbftMessage, encodePbftMessage } from "../wire/pbft-messages.ts";
 import { Datagrams } from "./datagrams.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
 import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import { InvariantViolation } from "./invariant-violation.ts";
 import { Adversary, misdeeds } from "./pbft-adversary.ts";
 import { type DurableReplica, dropCovered, PbftChecker, type PbftCounts } from "./pbft-checker.ts";
-import { InvariantViolation } from "./raft-checker.ts";
 import { Random } from "./random.ts";
 import { SymbolicCrypto } from "./symbolic-crypto.ts";
 import type { RegisterOperation } from "./workload.ts";
@@ -143,14 +143,14 @@ export class PbftWorld implements FaultTarget {
   }
 
   /** Faults for at least so many steps and so much virtual time, then peace, in which every client must be served. */
-  run(options: { readonly stepsMin: number; readonly virtualMsMin: number }): PbftWorldReport {
+  run(floors: { readonly stepsMin: number }): PbftWorldReport {
+    const virtualMsMin = this.#random.pick([2_000, 5_000, 15_000]);
     for (const adversary of this.#adversaries.values()) adversary.start();
     for (const node of this.#nodes.values()) this.#boot(node);
     const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#network });
     for (const client of this.#clients) this.#plan(client);
     if (this.#adversaries.size > 0) this.#planMallory();
-    const { stepsMin, virtualMsMin } = options;
-    while (this.#queue.steps < stepsMin || this.#queue.nowMs < virtualMsMin) {
+    while (this.#queue.steps < floors.stepsMin || this.#queue.nowMs < virtualMsMin) {
       this.#queue.step();
       if (this.#queue.steps % 256 === 0) this.#probe();
     }
@@ -167,6 +167,10 @@ export class PbftWorld implements FaultTarget {
       answers: this.#clients.reduce((sum, client) => sum + client.answers, 0),
       counts: this.checker.counts,
     };
+  }
+
+  get steps(): number {
+    return this.#queue.steps;
   }
 
   // ---------------------------------------------------------------------------------------------- faults of machines

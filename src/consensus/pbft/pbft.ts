@@ -367,9 +367,10 @@ export class Pbft {
       this.#refuse("pre-prepare", "too many frames");
       return;
     }
-    if (batch.some(({ statement }) => statement.lane >= this.#options.lanesMax))
+    if (batch.some(({ statement }) => statement.lane >= this.#options.lanesMax)) {
       this.#refuse("pre-prepare", "a lane is beyond the limit");
-    return;
+      return;
+    }
     this.#accept(proposal, batch);
     // A request first seen in a proposal is a reason to suspect the primary as well, should it never commit.
     for (const frame of batch) this.#addPending(frame);
