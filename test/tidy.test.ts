@@ -29,7 +29,8 @@ const rooms: Readonly<Record<string, Room>> = {
   /** Who owns which partition: a recipe of its own size, which also needs the assignment's arithmetic. */
   partitions: { floor: 3, pure: true, mayImport: ["base", "hash", "store", "recipes"] },
   coordinator: { floor: 3, pure: true, mayImport: ["base", "store", "recipes"] },
-  "cache-core": { floor: 3, pure: true, mayImport: ["base", "store"] },
+  // The sketch of its L1 hashes keys as the rings do.
+  "cache-core": { floor: 3, pure: true, mayImport: ["base", "hash", "store"] },
   /** The ports of time and dice on Node, for every engine: engines never see one another. */
   host: { floor: 3, pure: false, mayImport: ["base"] },
   "engines/embedded": {
