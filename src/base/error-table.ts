@@ -58,6 +58,7 @@ export const errorTable = {
   SESSION_EXPIRED: conflict("Open a new session; what was bound to the old one is gone."),
   CLAIM_TOO_OLD: conflict("This mutation was answered long ago and will not run again."),
   COMPACTED: conflict("The revision is no longer kept; read the present state."),
+  NO_NODES: conflict("Add a node with a weight above 0 before asking who owns a key."),
   REVISION_LIMIT: conflict("The store has reached revision 2^53 - 1; export it into a new one."),
 
   // The answer did not come.
