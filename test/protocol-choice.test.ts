@@ -32,6 +32,19 @@ test("a store says how its members agree, raft where nobody chose", async () => 
   for (const name of protocolNames) expect(error.message).toContain(name);
 });
 
+test("a directory keeps its protocol, and is found again without naming it", async () => {
+  const url = `file:${join(folder, "kept")}`;
+  await using first = await connect({ url, protocol: "paxos" });
+  await first.store().put("who", "agrees");
+  await first.close();
+  const error = await errorOf(connect({ url, protocol: "raft" }));
+  expect(error.code).toBe("DIRECTORY_OTHER_PROTOCOL");
+  expect(error.message).toMatch(/written by paxos .* with raft/);
+  await using again = await connect(url);
+  expect(again.caps.protocol).toBe("paxos");
+  expect((await again.store().get("who"))?.text).toBe("agrees");
+});
+
 test("a cluster of another protocol is refused by the client that named one, and told to the one that did not", async () => {
   await using server = await serve({ directory: join(folder, "served"), listen: "127.0.0.1:0" });
   const url = `conclave://${server.address}`;

@@ -45,6 +45,8 @@ export type RejectReason =
   | "transferring"
   /** For reads: nothing was served. For a change or a transfer: it may still come about. */
   | "lost-leadership"
+  /** This protocol cannot. */
+  | "unsupported"
   | "change-in-flight"
   | "member-exists"
   | "member-unknown"
@@ -68,6 +70,11 @@ export interface LogEntry {
    */
   readonly stampMs: number;
   readonly payload: Uint8Array;
+  /**
+   * Multi-Paxos: the ballot in which this member accepted the entry, raised when a later leader proposes the same value
+   * again. `term` stays the ballot in which the value was born. Absent in the other protocols.
+   */
+  readonly ballot?: Term;
 }
 
 /** A durable step. All operations of one persist are one atomic record. */

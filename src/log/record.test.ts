@@ -25,6 +25,17 @@ const operation: fc.Arbitrary<StoredOperation> = fc.oneof(
       payload,
     }),
   }),
+  fc.record({
+    kind: fc.constant("put" as const),
+    entry: fc.record({
+      index: number,
+      term: number,
+      ballot: number,
+      kind: fc.constantFrom("noop" as const, "batch" as const, "configuration" as const),
+      stampMs: fc.double({ min: 0, noNaN: true }),
+      payload,
+    }),
+  }),
   fc.record({ kind: fc.constant("truncate" as const), from: number }),
   fc.record({ kind: fc.constant("snapshot" as const), index: number, term: number }),
   fc.record({ kind: fc.constant("meta" as const), values: fc.dictionary(fc.string(), fc.string({ unit: "binary" })) }),

@@ -55,6 +55,8 @@ export interface DecodedRecord {
 
 const tags = { noop: 1, batch: 2, configuration: 3, truncate: 4, meta: 5, snapshot: 6 } as const;
 const kindOfTag: readonly (EntryKind | undefined)[] = [undefined, "noop", "batch", "configuration"];
+/** Added to the tag of an entry that keeps its ballot, which then follows the term (Multi-Paxos). */
+const withBallot = 16;
 
 /** At least what the record will take in the file, cheap to compute. */
 export function recordBytesMax(operations: readonly StoredOperation[]): number {
@@ -66,7 +68,7 @@ export function recordBytesMax(operations: readonly StoredOperation[]): number {
 function operationBytesMax(operation: StoredOperation): number {
   switch (operation.kind) {
     case "put":
-      return 33 + operation.entry.payload.length;
+      return (operation.entry.ballot === undefined ? 33 : 41) + operation.entry.payload.length;
     case "truncate":
       return 9;
     case "snapshot":
@@ -180,11 +182,12 @@ export class RecordBatch {
     }
   }
 
-  #put({ index, term, kind, stampMs, payload }: LogEntry): void {
+  #put({ index, term, kind, stampMs, payload, ballot }: LogEntry): void {
     const writer = this.#writer;
-    writer.u8(tags[kind]);
+    writer.u8(ballot === undefined ? tags[kind] : tags[kind] + withBallot);
     writer.varint(index);
     writer.varint(term);
+    if (ballot !== undefined) writer.varint(ballot);
     writer.f64(stampMs);
     writer.varint(payload.length);
     if (payload.length <= copiedBytesMax) {
@@ -262,12 +265,14 @@ function decodeOperation(reader: ByteReader): StoredOperation {
       return { kind: "meta", values };
     }
     default: {
-      const kind = kindOfTag[tag];
+      const keepsBallot = tag > withBallot;
+      const kind = kindOfTag[keepsBallot ? tag - withBallot : tag];
       assert(kind !== undefined, `a record with a valid checksum holds known operations, not tag ${tag}`);
       const index = reader.varint();
       const term = reader.varint();
+      const ballot = keepsBallot ? { ballot: reader.varint() } : undefined;
       const stampMs = reader.f64();
-      return { kind: "put", entry: { index, term, kind, stampMs, payload: reader.bytes().slice() } };
+      return { kind: "put", entry: { index, term, kind, stampMs, payload: reader.bytes().slice(), ...ballot } };
     }
   }
 }

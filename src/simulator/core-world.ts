@@ -260,7 +260,9 @@ export class CoreWorld implements FaultTarget {
       nowMs: this.#clock(node),
       randomUint32: () => dice.uint32(),
     };
-    this.#route(node, node.core.start(environment, recovered));
+    const outputs = node.core.start(environment, recovered);
+    this.checker.onStarted(node.name, outputs, node.core.probe());
+    this.#route(node, outputs);
   }
 
   #clock(node: Node): number {

@@ -63,6 +63,8 @@ export interface Checker<M> {
   /** The highest index that any member has delivered. */
   readonly committed: Index;
   onStart(member: MemberId, recovered: Recovered): void;
+  /** What came out of the start itself. */
+  onStarted(member: MemberId, outputs: readonly Output<M>[], probe: Probe): void;
   /** After each step, with what went in and what came out. */
   onStep(member: MemberId, input: Input<M>, outputs: readonly Output<M>[], probe: Probe): void;
   /** At the moment when a message leaves its member. */
@@ -125,6 +127,12 @@ export class GroupChecker<M> implements Checker<M> {
     this.ghosts.set(member, ghost);
   }
 
+  onStarted(member: MemberId, outputs: readonly Output<M>[], probe: Probe): void {
+    const ghost = this.ghosts.get(member) as Ghost;
+    for (const output of outputs) this.#onOutput(member, ghost, output, probe);
+    ghost.committed = probe.committedIndex;
+  }
+
   onStep(member: MemberId, input: Input<M>, outputs: readonly Output<M>[], probe: Probe): void {
     const ghost = this.ghosts.get(member) as Ghost;
     this.#onInput(member, ghost, input, probe);
@@ -151,6 +159,8 @@ export class GroupChecker<M> implements Checker<M> {
   protected onPut?(member: MemberId, ghost: Ghost, entry: LogEntry, probe: Probe): void;
   /** Before the ghost drops the entries. */
   protected onTruncate?(member: MemberId, ghost: Ghost, from: Index, probe: Probe): void;
+  /** An entry is on the member's disk now. */
+  protected onDurable?(member: MemberId, ghost: Ghost, entry: LogEntry): void;
   protected onMeta?(member: MemberId, ghost: Ghost, values: Readonly<Record<string, string>>): void;
   protected onDelivered?(member: MemberId, ghost: Ghost, entries: readonly LogEntry[], probe: Probe): void;
   /** The first time that this member leads in this term. */
@@ -161,12 +171,17 @@ export class GroupChecker<M> implements Checker<M> {
     return hasQuorum(this.configuration, counts);
   }
 
+  /** Whether the voter's disk holds what the deliverer hands out at the index. */
+  protected isOnDisk(voter: MemberId, index: Index, hash: number, _deliverer: MemberId): boolean {
+    return this.ghosts.get(voter)?.disk.hashAt(index) === hash;
+  }
+
   // ------------------------------------------------------------------------------------------------------- the rules
 
   #onInput(member: MemberId, ghost: Ghost, input: Input<M>, probe: Probe): void {
     switch (input.kind) {
       case "persisted":
-        this.#onPersisted(ghost, input.sequence);
+        this.#onPersisted(member, ghost, input.sequence);
         break;
       case "read":
         this.#readFloors.set(`${member}/${input.ticket}`, this.committed);
@@ -243,12 +258,15 @@ export class GroupChecker<M> implements Checker<M> {
     }
   }
 
-  #onPersisted(ghost: Ghost, sequence: number): void {
+  #onPersisted(member: MemberId, ghost: Ghost, sequence: number): void {
     let done = 0;
     for (; done < ghost.pending.length; done++) {
       const pending = ghost.pending[done] as Ghost["pending"][number];
       if (pending.sequence > sequence) break;
-      for (const operation of pending.operations) this.#toDisk(ghost.disk, operation);
+      for (const operation of pending.operations) {
+        this.#toDisk(ghost.disk, operation);
+        if (operation.kind === "put") this.onDurable?.(member, ghost, operation.entry);
+      }
     }
     ghost.pending.splice(0, done);
   }
@@ -293,7 +311,7 @@ export class GroupChecker<M> implements Checker<M> {
       () => `the agreed time falls from ${before.stampMs} to ${stampMs} at ${index}`,
     );
     this.chosen[index] = { hash, term, byTerm: probe.term, stampMs };
-    const onDisk = (voter: MemberId): boolean => this.ghosts.get(voter)?.disk.hashAt(index) === hash;
+    const onDisk = (voter: MemberId): boolean => this.isOnDisk(voter, index, hash, member);
     must(this.isQuorumAt(index, onDisk, member), "ChosenOnQuorumDisk", () => {
       const having = this.configuration.voters.filter(onDisk);
       return `${member} delivers ${index} of term ${term}, which is on the disks of [${having}] only`;

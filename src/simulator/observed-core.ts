@@ -17,7 +17,9 @@ export class ObservedCore<M> implements Core<M> {
 
   start(environment: CoreEnvironment, recovered: Recovered): readonly Output<M>[] {
     this.#checker.onStart(this.#member, recovered);
-    return this.#core.start(environment, recovered);
+    const outputs = this.#core.start(environment, recovered);
+    this.#checker.onStarted(this.#member, outputs, this.#core.probe());
+    return outputs;
   }
 
   step(input: Input<M>): readonly Output<M>[] {

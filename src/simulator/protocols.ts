@@ -3,12 +3,18 @@
  * its promises. A new crash-fault protocol joins by a row here; PBFT has a world of its own, because it has liars.
  */
 import type { ByteWriter } from "../base/byte-codec.ts";
+import type { ProtocolName } from "../base/protocol-name.ts";
 import type { Configuration, Core, MemberId } from "../consensus/core.ts";
+import type { PaxosMessage } from "../consensus/paxos/messages.ts";
+import type { PaxosOptions } from "../consensus/paxos/options.ts";
+import { Paxos } from "../consensus/paxos/paxos.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 import type { RaftOptions } from "../consensus/raft/options.ts";
 import { Raft } from "../consensus/raft/raft.ts";
+import { decodePaxosMessage, encodePaxosMessage } from "../wire/paxos-messages.ts";
 import { decodeRaftMessage, encodeRaftMessage } from "../wire/raft-messages.ts";
 import type { Checker } from "./group-checker.ts";
+import { PaxosChecker } from "./paxos-checker.ts";
 import { RaftChecker } from "./raft-checker.ts";
 import type { Random } from "./random.ts";
 
@@ -16,6 +22,7 @@ export type CoreMaker<M> = () => Core<M>;
 
 /** `M` is the protocol's union of letters; a world holds it as `unknown`, because it only carries them. */
 export interface SimulatedProtocol<M> {
+  readonly name: ProtocolName;
   /** Draws this run's limits, as often tiny as generous, and returns what makes its cores. `world`: sizes differ by payload. */
   drawCores(random: Random, world: "core" | "stack"): CoreMaker<M>;
   encode(writer: ByteWriter, message: M): void;
@@ -33,6 +40,7 @@ export interface SimulatedProtocol<M> {
 
 export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
   raft: {
+    name: "raft",
     drawCores: drawRaft,
     encode: encodeRaftMessage,
     decode: decodeRaftMessage,
@@ -42,6 +50,17 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     hasMembership: true,
     hasStack: true,
   } satisfies SimulatedProtocol<RaftMessage> as SimulatedProtocol<unknown>,
+  paxos: {
+    name: "paxos",
+    drawCores: drawPaxos,
+    encode: encodePaxosMessage,
+    decode: decodePaxosMessage,
+    makeChecker: (configuration) => new PaxosChecker(configuration),
+    membersOf: threeOrFive,
+    sparseSlots: true,
+    hasMembership: false,
+    hasStack: true,
+  } satisfies SimulatedProtocol<PaxosMessage> as SimulatedProtocol<unknown>,
 };
 
 export function threeOrFive(random: Random): readonly MemberId[] {
@@ -56,4 +75,15 @@ function drawRaft(random: Random, world: "core" | "stack"): CoreMaker<RaftMessag
     snapshotChunkBytes: random.pick(isCore ? [3, 64] : [200, 4_096]),
   };
   return () => new Raft(options);
+}
+
+function drawPaxos(random: Random, world: "core" | "stack"): CoreMaker<PaxosMessage> {
+  const isCore = world === "core";
+  const options: Partial<PaxosOptions> = {
+    ...(random.chance(isCore ? 0.5 : 0.4) ? { messageBytesMax: 1, inFlightMessagesMax: random.integer(1, 3) } : {}),
+    ...(isCore && random.chance(0.3) ? { windowSlots: random.integer(2, 20) } : {}),
+    retainedBytesMax: random.pick(isCore ? [0, 300, 100_000] : [0, 2_000, 1_000_000]),
+    snapshotChunkBytes: random.pick(isCore ? [3, 64] : [200, 4_096]),
+  };
+  return () => new Paxos(options);
 }

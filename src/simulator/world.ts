@@ -9,10 +9,8 @@
  */
 import { crc32 } from "../base/crc32.ts";
 import { Client } from "../client/client.ts";
-import type { Core } from "../consensus/core.ts";
-import type { RaftMessage } from "../consensus/raft/messages.ts";
 import { Member } from "../replica/member.ts";
-import { raftProtocol } from "../replica/raft-protocol.ts";
+import type { Protocol } from "../replica/protocol.ts";
 import { type Caps, embeddedLimits } from "../store/caps.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
@@ -222,7 +220,7 @@ export class World implements FaultTarget {
       disk: new PausingDisk(node.disk, process),
       checksum: crc32,
       transport: this.#network.transportOf(process),
-      protocol: { ...raftProtocol(), makeCore: () => this.#makeCore(name) },
+      protocol: this.#protocolOf(name),
       member: name,
       cluster,
       addresses: this.#addresses,
@@ -248,9 +246,16 @@ export class World implements FaultTarget {
     );
   }
 
-  #makeCore(name: string): Core<RaftMessage> {
-    // The host speaks Raft's letters only, so far; the checker and the cores of this world are of the same protocol.
-    return new ObservedCore(name, this.#drawnCore(), this.#checker) as Core<RaftMessage>;
+  #protocolOf(member: string): Protocol {
+    const { name, encode, decode, sparseSlots } = this.#options.protocol;
+    return {
+      name,
+      makeCore: () => new ObservedCore(member, this.#drawnCore(), this.#checker),
+      encode,
+      decode,
+      slots: sparseSlots ? "sparse" : "contiguous",
+      abilities: { membership: "fixed" },
+    };
   }
 
   #post(from: SimulatedProcess, to: string, frame: Uint8Array): void {
