@@ -60,8 +60,17 @@ export const errorTable = {
   COMPACTED: conflict("The revision is no longer kept; read the present state."),
   NO_NODES: conflict("Add a node with a weight above 0 before asking who owns a key."),
   REVISION_LIMIT: conflict("The store has reached revision 2^53 - 1; export it into a new one."),
+  TRANSACTION_ABORTED: conflict("Nothing happened in any resource; `why` and the cause say whether running it again can help."),
+  TRANSACTION_KEY_REUSED: conflict("The key belongs to another request; choose a new key for a new request."),
+  TRANSACTION_EVIDENCE: conflict("Look at the evidence again (`conclave tx show`); what you asked for contradicts it."),
 
   // The answer did not come.
+  TRANSACTION_UNKNOWN: {
+    class: "unavailable",
+    definite: false,
+    retryable: false,
+    remedy: "Ask later with `outcome(gid)`; run it again only with the idempotency key that it had.",
+  },
   TIMEOUT: unknown("Retry; with a claim the mutation happens once."),
   LOAD_TIMEOUT: unknown("Look at what the load waits for; raise `hardTimeoutMs` if it may take so long."),
   NO_QUORUM: unknown("Retry; check that a majority of members runs (`conclave status`)."),

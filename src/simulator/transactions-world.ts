@@ -17,7 +17,7 @@ import { decodeOutcome, encodeOutcome } from "../store/outcome.ts";
 import { resolveTxn } from "../store/resolve.ts";
 import { LocalServer } from "../testing/local-server.ts";
 import { EventQueue } from "./event-queue.ts";
-import { InvariantViolation } from "./invariant-violation.ts";
+import { InvariantViolation, must } from "./invariant-violation.ts";
 import { ModelDatabase } from "./model-database.ts";
 import { ProcessStore } from "./process-store.ts";
 import { Random } from "./random.ts";
@@ -99,6 +99,8 @@ export class TransactionsWorld {
     await this.#runUntil(faultsUntilMs);
     this.#heal();
     await this.#runUntil(faultsUntilMs + healMs);
+    const stuck = this.#databases.flatMap((database) => database.prepared());
+    must(stuck.length === 0, "NothingStuck", () => `still prepared ${healMs} ms after healing: ${stuck.join(", ")}`);
     // The last epochs end as well: what they kept back must be cleared by somebody else.
     for (const { process } of this.#nodes) process.kill();
     for (const database of this.#databases) database.endSessions();

@@ -1,0 +1,601 @@
+/**
+ * PostgreSQL as a participant, over the `pg` driver.
+ *
+ *   first statement   BEGIN rides before it                          (pipelined: no round trip of its own)
+ *   prepare           last statement, marker, PREPARE TRANSACTION    (one round trip; the vote is the command tag)
+ *   second phase      COMMIT PREPARED on any connection
+ *
+ * Facts that were sprung as traps (`research/transactions.md` §4.1, PostgreSQL 15): PREPARE TRANSACTION in a failed transaction
+ * answers with the tag ROLLBACK and no error; "does not exist" (42704) says nothing about the outcome; `max_prepared_transactions`
+ * is 0 by default; only the same role, in the same database, may finish a branch; temporary tables, LISTEN and cursors WITH HOLD
+ * cannot be prepared.
+ * Any session may finish a branch, so the connection goes back to the pool as soon as the vote is known.
+ */
+import { conclaveError } from "../base/errors.ts";
+import { domainPrefix, parseGid } from "../coordinator/gid.ts";
+import type { BranchRef, Evidence, FenceReply, FinishReply, Outcome, Participant, Vote } from "../coordinator/participant.ts";
+import { Gate } from "./gate.ts";
+import { formatParts, isTransactionControl, markerTable, parseParts } from "./marker.ts";
+import { within } from "./node-timers.ts";
+import { postgresDoctor } from "./postgres-doctor.ts";
+import type { Finding, MarkerRow, OpenOptions, ResourceBranch, Snapshot, SqlResource } from "./resource.ts";
+
+/** What is used of `pg`'s result. */
+export interface PostgresResult {
+  readonly command: string;
+  readonly rowCount: number | null;
+  // biome-ignore lint/suspicious/noExplicitAny: rows are whatever the statement selects.
+  readonly rows: any[];
+}
+
+/** What is used of `pg`'s client. */
+export interface PostgresClient {
+  query(
+    text: string | { readonly text: string; readonly values?: unknown[]; readonly name?: string },
+    values?: unknown[],
+  ): Promise<PostgresResult>;
+  release(destroy?: boolean | Error): void;
+}
+
+/** What is used of `pg`'s Pool. */
+export interface PostgresPool {
+  connect(): Promise<PostgresClient>;
+  end(): Promise<void>;
+  on(event: "error", listener: (error: Error) => void): unknown;
+}
+
+export interface PostgresOptions {
+  /** `postgres://user:password@host:port/database`. A pool of the participant's own is made with it. */
+  readonly url?: string;
+  /** A pool of yours, by shape; nobody else may begin transactions on clients while they are handed out. */
+  readonly pool?: PostgresPool;
+  /** Connections of the pool that is made. Default 20. */
+  readonly connectionsMax?: number;
+  /** Branches prepared at one time by this process. Default: four fifths of the server's `max_prepared_transactions`. */
+  readonly preparedMax?: number;
+  /** How long one answer may take. Milliseconds. Default 5_000. */
+  readonly answerMs?: number;
+  /** Default: the server's. */
+  readonly isolation?: "read committed" | "repeatable read" | "serializable";
+}
+
+/** What user code works with: the statements of one branch. Has the shape that Kysely's and Drizzle's drivers want. */
+export interface PostgresHandle {
+  /** As `pg`'s `client.query`. @throws UNSUPPORTED for BEGIN, COMMIT and the like: those are the coordinator's */
+  // biome-ignore lint/suspicious/noExplicitAny: the shape of `pg`, whose second argument differs by the first.
+  query(statement: any, values?: any): Promise<PostgresResult>;
+  /**
+   * The last statement of the branch, sent together with the vote: one round trip less. `rows`: the transaction aborts with
+   * `otherwise` unless so many rows were touched.
+   */
+  last(text: string, values?: unknown[], expect?: { readonly rows: number; readonly otherwise?: string }): void;
+  /** A client of it: what a Kysely dialect asks of a pool. */
+  connect(): Promise<PostgresHandle & { release(): void }>;
+}
+
+/** @since 0.2.0 */
+export const postgresDefaults = { connectionsMax: 20, answerMs: 5_000, preparedMax: 51 } as const;
+
+/**
+ * A PostgreSQL database (12 or newer) for `transactions({ resources })`.
+ * @throws INVALID_OPTION, FOREIGN_CLIENT
+ * @since 0.2.0
+ */
+export function postgres(options: PostgresOptions): PostgresResource {
+  if ((options.url === undefined) === (options.pool === undefined)) {
+    throw conclaveError("INVALID_OPTION", "`postgres` takes a `url` or a `pool`.");
+  }
+  for (const method of ["connect", "end", "on"] as const) {
+    if (options.pool !== undefined && typeof options.pool[method] !== "function") {
+      throw conclaveError("FOREIGN_CLIENT", `\`pool\` has no method \`${method}\`; hand in a Pool of \`pg\`.`);
+    }
+  }
+  return new PostgresResource(options);
+}
+
+export class PostgresResource implements SqlResource<PostgresHandle> {
+  readonly kind = "postgres";
+  readonly title: string;
+  readonly #options: PostgresOptions;
+  readonly #answerMs: number;
+  #pool: Promise<PostgresPool> | undefined;
+  #gate: Promise<Gate> | undefined;
+  #name = "";
+
+  /** Use `postgres`, which checks the options. */
+  constructor(options: PostgresOptions) {
+    this.#options = options;
+    this.#answerMs = options.answerMs ?? postgresDefaults.answerMs;
+    this.title = options.url === undefined ? "PostgreSQL" : `PostgreSQL at ${withoutPassword(options.url)}`;
+  }
+
+  bind(name: string): Participant {
+    this.#name = name;
+    return {
+      finish: (ref, outcome) => this.finish(ref, outcome),
+      evidence: (ref) => this.#evidence(ref),
+      fence: (ref) => this.#fence(ref),
+      // Any session may finish a branch here: nobody holds one for long.
+      evict: () => Promise.resolve(false),
+      scan: (domain) => this.#scan(domain),
+    };
+  }
+
+  branch(ref: BranchRef, options: OpenOptions): PostgresBranch {
+    return new PostgresBranch(this, ref, { ...options, isolation: this.#options.isolation });
+  }
+
+  async finish(ref: BranchRef, outcome: Outcome): Promise<FinishReply> {
+    try {
+      await this.ask(`${outcome === "commit" ? "COMMIT" : "ROLLBACK"} PREPARED '${preparedName(ref)}'`);
+      return "done";
+    } catch (error) {
+      switch (sqlState(error)) {
+        case "42704":
+          return "not-found";
+        // "is busy": another session is finishing it, or has not finished preparing it.
+        case "55000":
+          return "held";
+        case "42501":
+        case "0A000":
+          return "misconfigured";
+        default:
+          return "unreachable";
+      }
+    }
+  }
+
+  async #evidence(ref: BranchRef): Promise<Evidence> {
+    try {
+      // Two statements, in this order: the list of prepared ones is live, the marker is seen by the snapshot of its statement.
+      const listed = await this.ask("SELECT 1 FROM pg_prepared_xacts WHERE gid = $1", [preparedName(ref)]);
+      if (listed.rows.length > 0) return { state: "prepared" };
+      const found = await this.ask(`SELECT op, parts FROM ${markerTable} WHERE gid = $1 AND br = $2 AND cls = 0`, [
+        ref.gid,
+        ref.branch,
+      ]);
+      const row = found.rows[0] as { op: string; parts: string | null } | undefined;
+      if (row?.op !== "do") return { state: "absent" };
+      return { state: "committed", parts: parseParts(ref.gid, row.parts ?? "") };
+    } catch {
+      return { state: "unreachable" };
+    }
+  }
+
+  async #fence({ gid, branch }: BranchRef): Promise<FenceReply> {
+    try {
+      // Waits for a commit that is under way, for a second. One text of several statements is one transaction.
+      await this.ask(
+        `SET LOCAL lock_timeout = '1s'; INSERT INTO ${markerTable} (gid, br, cls, op) VALUES ('${gid}', ${Number(branch)}, 0, 'abort') ON CONFLICT (gid, br, cls) DO NOTHING`,
+      );
+      const { rows } = await this.ask(`SELECT op FROM ${markerTable} WHERE gid = $1 AND br = $2 AND cls = 0`, [gid, branch]);
+      return (rows[0] as { op: string } | undefined)?.op === "do" ? "committed" : "fenced";
+    } catch (error) {
+      return ["55P03", "57014"].includes(sqlState(error)) ? "busy" : "unreachable";
+    }
+  }
+
+  async #scan(domain: string): Promise<readonly BranchRef[] | "unreachable"> {
+    try {
+      const { rows } = await this.ask(
+        "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE $1 || '%'",
+        [domainPrefix(domain)],
+      );
+      return (rows as { gid: string }[]).flatMap(({ gid: name }) => {
+        const at = name.lastIndexOf("/");
+        const gid = name.slice(0, at);
+        return parseGid(gid) === null ? [] : [{ gid, branch: Number(name.slice(at + 1)), resource: this.#name }];
+      });
+    } catch {
+      return "unreachable";
+    }
+  }
+
+  async snapshot(): Promise<Snapshot<PostgresHandle>> {
+    const client = await this.client();
+    await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    // The snapshot is taken by the first statement, not by BEGIN.
+    await client.query("SELECT 1");
+    return {
+      handle: handleOf((statement, values) => client.query(statement, values), noLast),
+      markers: async (withinMs) => {
+        const { rows } = await client.query(
+          `SELECT gid, br, parts FROM ${markerTable} WHERE op = 'do' AND at > now() - $1 * interval '1 millisecond'`,
+          [withinMs],
+        );
+        return rows.map(markerOf);
+      },
+      close: async () => {
+        await client.query("COMMIT").then(
+          () => client.release(),
+          () => client.release(true),
+        );
+      },
+    };
+  }
+
+  async migrate(): Promise<void> {
+    const client = await this.client();
+    try {
+      await client.query("BEGIN");
+      // Two processes that start together make it once.
+      await client.query("SELECT pg_advisory_xact_lock(1129729073)");
+      await client.query(`CREATE TABLE IF NOT EXISTS ${markerTable} (
+        gid varchar(60) NOT NULL, br smallint NOT NULL, cls smallint NOT NULL DEFAULT 0, op varchar(8) NOT NULL,
+        parts varchar(400), result text, at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (gid, br, cls))`);
+      await client.query(`CREATE INDEX IF NOT EXISTS ${markerTable}_at ON ${markerTable} (at)`);
+      await client.query("COMMIT");
+      client.release();
+    } catch (error) {
+      client.release(true);
+      throw error;
+    }
+  }
+
+  async marker(gid: string): Promise<MarkerRow | null> {
+    const { rows } = await this.ask(`SELECT gid, br, parts FROM ${markerTable} WHERE gid = $1 AND op = 'do' LIMIT 1`, [gid]);
+    return rows[0] === undefined ? null : markerOf(rows[0]);
+  }
+
+  async markersSince(sinceMs: number, limit: number): Promise<readonly MarkerRow[]> {
+    const { rows } = await this.ask(
+      `SELECT gid, br, parts FROM ${markerTable} WHERE op = 'do' AND cls = 0 AND at > now() - $1 * interval '1 millisecond' ORDER BY at DESC LIMIT $2`,
+      [sinceMs, limit],
+    );
+    return rows.map(markerOf);
+  }
+
+  async dropMarkers(olderThanMs: number, keep: readonly string[]): Promise<number> {
+    const { rowCount } = await this.ask(
+      `DELETE FROM ${markerTable} WHERE ctid IN (SELECT ctid FROM ${markerTable}
+         WHERE at < now() - $1 * interval '1 millisecond' AND NOT gid = ANY($2) LIMIT 1000)`,
+      [olderThanMs, keep],
+    );
+    return rowCount ?? 0;
+  }
+
+  doctor(): Promise<readonly Finding[]> {
+    return postgresDoctor((text, values) => this.ask(text, values));
+  }
+
+  async close(): Promise<void> {
+    const pool = await this.#pool?.catch(() => undefined);
+    if (this.#options.pool === undefined) await pool?.end();
+  }
+
+  /** One statement on a connection of its own. A connection that failed is not given back. */
+  async ask(text: string, values?: unknown[]): Promise<PostgresResult> {
+    const client = await this.client();
+    try {
+      const result = await within(client.query(text, values), this.#answerMs, noAnswer);
+      client.release();
+      return result;
+    } catch (error) {
+      // An answer of the server leaves the connection as it was; anything else leaves it in doubt.
+      client.release(sqlState(error) === "" || sqlState(error).startsWith("57P"));
+      throw error;
+    }
+  }
+
+  async client(): Promise<PostgresClient> {
+    this.#pool ??= this.#openPool();
+    return within((await this.#pool).connect(), this.#answerMs, noAnswer);
+  }
+
+  /** A place among the server's prepared transactions. */
+  async enterPrepared(timeoutMs: number): Promise<(() => void) | null> {
+    this.#gate ??= this.#openGate();
+    const gate = await this.#gate;
+    return (await gate.enter(timeoutMs)) ? () => gate.leave() : null;
+  }
+
+  async #openGate(): Promise<Gate> {
+    const { preparedMax } = this.#options;
+    if (preparedMax !== undefined) return new Gate(preparedMax);
+    try {
+      const { rows } = await this.ask("SHOW max_prepared_transactions");
+      const max = Number((rows[0] as { max_prepared_transactions: string }).max_prepared_transactions);
+      // At least one: where the server allows none it says so itself, in words.
+      return new Gate(Math.max(1, Math.floor(max * 0.8)));
+    } catch {
+      this.#gate = undefined;
+      return new Gate(postgresDefaults.preparedMax);
+    }
+  }
+
+  async #openPool(): Promise<PostgresPool> {
+    const { pool, url, connectionsMax = postgresDefaults.connectionsMax } = this.#options;
+    const made = pool ?? (await makePool(url as string, connectionsMax, this.#answerMs));
+    // An idle connection that breaks is replaced; whoever uses one hears of it by the statement.
+    made.on("error", ignoreIdle);
+    return made;
+  }
+}
+
+type BranchState = "unused" | "active" | "preparing" | "prepared" | "ended";
+
+class PostgresBranch implements ResourceBranch<PostgresHandle> {
+  readonly ref: BranchRef;
+  readonly isReadOnly: boolean;
+  readonly handle: PostgresHandle;
+  readonly #resource: PostgresResource;
+  readonly #options: OpenOptions & { readonly isolation: string | undefined };
+  #state: BranchState = "unused";
+  #client: Promise<PostgresClient> | undefined;
+  #last:
+    | {
+        readonly text: string;
+        readonly values: unknown[] | undefined;
+        readonly expect: { rows: number; otherwise?: string } | undefined;
+      }
+    | undefined;
+  #leave: (() => void) | undefined;
+
+  constructor(resource: PostgresResource, ref: BranchRef, options: OpenOptions & { readonly isolation: string | undefined }) {
+    this.#resource = resource;
+    this.ref = ref;
+    this.#options = options;
+    this.isReadOnly = options.isReadOnly;
+    this.handle = handleOf(
+      (statement, values) => this.#query(statement, values),
+      (text, values, expect) => {
+        this.#checkOpen(text);
+        this.#last = { text, values, expect };
+      },
+    );
+  }
+
+  get isUsed(): boolean {
+    return this.#state !== "unused" || this.#last !== undefined;
+  }
+
+  async prepare(parts: readonly BranchRef[]): Promise<{ readonly vote: Vote; readonly why?: string }> {
+    if (this.isReadOnly) return this.#endReading();
+    const leave = await this.#resource.enterPrepared(this.#options.timeoutMs);
+    if (leave === null) {
+      await this.rollback();
+      return { vote: "no", why: "no free slot among max_prepared_transactions" };
+    }
+    this.#leave = leave;
+    const client = await this.#begin();
+    this.#state = "preparing";
+    const sent = this.#sendLast(client, parts);
+    const tag = sent.refusal.then(async (refusal) => {
+      // A statement that touched the wrong number of rows must not be prepared; it is known one round trip later.
+      if (refusal !== undefined) return refusal;
+      return undefined;
+    });
+    const expectsRows = this.#last?.expect !== undefined;
+    // With an expectation the vote waits for its answer; without one everything is on the wire at once.
+    const early = expectsRows ? await tag : undefined;
+    if (early !== undefined) {
+      await this.rollback();
+      return { vote: "no", why: early };
+    }
+    const prepared = client.query(`PREPARE TRANSACTION '${preparedName(this.ref)}'`);
+    const [refusal, answer] = await Promise.all([
+      tag,
+      prepared.then(
+        (result) => ({ result }),
+        (error: unknown) => ({ error }),
+      ),
+    ]);
+    if ("error" in answer) {
+      if (sqlState(answer.error) === "") throw answer.error;
+      await this.rollback();
+      return { vote: "no", why: messageOf(answer.error) };
+    }
+    if (answer.result.command !== "PREPARE") {
+      // The tag is ROLLBACK: a statement had failed, and the transaction is over.
+      this.#end(client, true);
+      return { vote: "no", why: refusal ?? "a statement of the branch had failed" };
+    }
+    this.#state = "prepared";
+    client.release();
+    return { vote: "yes" };
+  }
+
+  async commit(): Promise<FinishReply> {
+    const reply = await this.#resource.finish(this.ref, "commit");
+    this.#leaveGate();
+    return reply;
+  }
+
+  async rollback(): Promise<FinishReply> {
+    switch (this.#state) {
+      case "unused":
+      case "ended":
+        this.#leaveGate();
+        return "done";
+      case "prepared": {
+        const reply = await this.#resource.finish(this.ref, "rollback");
+        this.#leaveGate();
+        return reply;
+      }
+      case "preparing":
+      case "active": {
+        const client = await this.#client;
+        if (client === undefined) return "done";
+        try {
+          const { command } = await within(client.query("ROLLBACK"), postgresDefaults.answerMs, noAnswer);
+          this.#end(client, command === "ROLLBACK");
+          // A prepared branch answers ROLLBACK as well, with a warning: its session has no transaction any more.
+          return "done";
+        } catch {
+          const isSent = this.#state === "preparing";
+          this.#end(client, false);
+          return isSent ? "unreachable" : "done";
+        }
+      }
+    }
+  }
+
+  async commitAlone(parts: readonly BranchRef[]): Promise<"done" | "rolled-back" | "unknown"> {
+    const client = await this.#begin();
+    this.#state = "preparing";
+    const { refusal } = this.#sendLast(client, parts);
+    if (this.#last?.expect !== undefined && (await refusal) !== undefined) {
+      await client.query("ROLLBACK").then(
+        () => this.#end(client, true),
+        () => this.#end(client, false),
+      );
+      return "rolled-back";
+    }
+    try {
+      const [, { command }] = await Promise.all([refusal, client.query("COMMIT")]);
+      this.#end(client, true);
+      return command === "COMMIT" ? "done" : "rolled-back";
+    } catch (error) {
+      this.#end(client, false);
+      // A deferred constraint that fails at COMMIT is an answer; a lost connection is none.
+      return sqlState(error) === "" || sqlState(error).startsWith("57P") || sqlState(error).startsWith("08")
+        ? "unknown"
+        : "rolled-back";
+    }
+  }
+
+  /** The kept statement and the marker, on the wire. Resolves with why the branch must not commit, if so. */
+  #sendLast(client: PostgresClient, parts: readonly BranchRef[]): { readonly refusal: Promise<string | undefined> } {
+    const last = this.#last;
+    const told = last === undefined ? undefined : client.query(last.text, last.values);
+    const marked = client.query({
+      name: "conclave_mark",
+      text: `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ($1, $2, 0, 'do', $3)`,
+      values: [this.ref.gid, this.ref.branch, formatParts(parts)],
+    });
+    const refusal = Promise.all([
+      told?.then(
+        ({ rowCount }) =>
+          last?.expect === undefined || rowCount === last.expect.rows
+            ? undefined
+            : (last.expect.otherwise ?? `${rowCount ?? 0} rows were touched instead of ${last.expect.rows}`),
+        messageOf,
+      ),
+      marked.then(() => undefined, messageOf),
+    ]).then(([first, second]) => first ?? second);
+    return { refusal };
+  }
+
+  async #endReading(): Promise<{ readonly vote: Vote; readonly why?: string }> {
+    if (this.#state === "unused") return { vote: "read-only" };
+    const client = await this.#begin();
+    try {
+      const { command } = await client.query("COMMIT");
+      this.#end(client, true);
+      return command === "COMMIT" ? { vote: "read-only" } : { vote: "no", why: "a statement of the branch had failed" };
+    } catch (error) {
+      this.#end(client, false);
+      return { vote: "no", why: messageOf(error) };
+    }
+  }
+
+  async #query(statement: unknown, values: unknown): Promise<PostgresResult> {
+    this.#checkOpen(textOf(statement));
+    const client = await this.#begin();
+    return client.query(statement as string, values as unknown[]);
+  }
+
+  #checkOpen(text: string): void {
+    if (this.#state === "ended" || this.#state === "prepared" || this.#state === "preparing" || this.#last !== undefined) {
+      throw conclaveError("CLOSED", `This branch of ${this.ref.gid} takes no more statements.`);
+    }
+    if (isTransactionControl(text)) {
+      throw conclaveError(
+        "UNSUPPORTED",
+        `${JSON.stringify(text.slice(0, 40))} is the coordinator's to say; use savepoints inside a branch.`,
+      );
+    }
+  }
+
+  /** A connection with an open transaction. BEGIN travels before the first statement, not ahead of it. */
+  #begin(): Promise<PostgresClient> {
+    this.#client ??= this.#resource.client().then((client) => {
+      const { isReadOnly, isolation } = this.#options;
+      const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`;
+      // Should it fail, so does what follows.
+      client.query(`BEGIN${level}${isReadOnly ? " READ ONLY" : ""}`).catch(ignoreIdle);
+      return client;
+    });
+    if (this.#state === "unused") this.#state = "active";
+    return this.#client;
+  }
+
+  #end(client: PostgresClient, isClean: boolean): void {
+    if (this.#state === "ended") return;
+    this.#state = "ended";
+    this.#leaveGate();
+    client.release(!isClean);
+  }
+
+  #leaveGate(): void {
+    this.#leave?.();
+    this.#leave = undefined;
+  }
+}
+
+type Query = (statement: string, values?: unknown[]) => Promise<PostgresResult>;
+
+function handleOf(query: Query, last: PostgresHandle["last"]): PostgresHandle {
+  const handle: PostgresHandle = {
+    query,
+    last,
+    connect: () => Promise.resolve({ ...handle, release: () => undefined }),
+  };
+  return handle;
+}
+
+function noLast(): never {
+  throw conclaveError("UNSUPPORTED", "A snapshot only reads.");
+}
+
+/** Of the server's list: the transaction and the branch. */
+function preparedName({ gid, branch }: BranchRef): string {
+  return `${gid}/${branch}`;
+}
+
+function markerOf(row: { gid: string; br: number; parts: string | null }): MarkerRow {
+  return { gid: row.gid, branch: Number(row.br), parts: parseParts(row.gid, row.parts ?? "") };
+}
+
+function textOf(statement: unknown): string {
+  if (typeof statement === "string") return statement;
+  return String((statement as { readonly text?: unknown }).text ?? "");
+}
+
+/** Five characters where the server answered; empty where the connection failed. */
+function sqlState(error: unknown): string {
+  const { code } = error as { readonly code?: unknown };
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : "";
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function noAnswer(): Error {
+  return new Error("PostgreSQL did not answer in time.");
+}
+
+function ignoreIdle(): void {
+  // Whoever waits for an answer on this connection hears of it there.
+}
+
+function withoutPassword(url: string): string {
+  return url.replace(/\/\/([^:@/]*):[^@/]*@/, "//$1@");
+}
+
+async function makePool(url: string, connectionsMax: number, answerMs: number): Promise<PostgresPool> {
+  const driver = (await import("pg").catch((cause: unknown) => {
+    throw conclaveError("FOREIGN_CLIENT", "The package `pg` is not installed; it talks to PostgreSQL.", { cause });
+  })) as { default: { Pool: new (options: unknown) => PostgresPool } };
+  return new driver.default.Pool({
+    connectionString: url,
+    max: connectionsMax,
+    connectionTimeoutMillis: answerMs,
+    // Statements of one branch travel without waiting for one another; their order is kept.
+    pipeline: true,
+    // A client that hangs is ended by the server, and with it what it had not prepared.
+    options: "-c idle_in_transaction_session_timeout=20000 -c lock_timeout=5000 -c statement_timeout=30000",
+    application_name: "conclave-tx",
+  });
+}

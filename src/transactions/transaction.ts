@@ -1,0 +1,138 @@
+/**
+ * One transaction, as the work sees it: a handle for each resource, the time that is left, and headers for what it calls.
+ */
+import { conclaveError } from "../base/errors.ts";
+import type { Branch } from "../coordinator/participant.ts";
+import type { Store } from "../store/store.ts";
+import { TransactionAborted } from "./errors.ts";
+import type { Resources } from "./manager.ts";
+import { nodeTimers } from "./node-timers.ts";
+import type { HandleOf, ResourceBranch, SqlResource } from "./resource.ts";
+import { StoreBranch } from "./store-branch.ts";
+
+export interface TransactionParts<R extends Resources> {
+  readonly gid: string;
+  readonly resources: R;
+  readonly store: Store;
+  readonly agent: string | undefined;
+  /** Of the store's clock. */
+  readonly deadlineMs: number;
+  readonly traceparent: string | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+export class Transaction<R extends Resources> {
+  readonly gid: string;
+  readonly deadlineMs: number;
+  readonly #parts: TransactionParts<R>;
+  // biome-ignore lint/suspicious/noExplicitAny: each has its resource's handle.
+  readonly #branches = new Map<string, ResourceBranch<any>>();
+  readonly #ending = new AbortController();
+  #storeBranch: StoreBranch | undefined;
+  #isOver = false;
+  #failure: unknown;
+
+  /** Made by `TransactionManager.run`. */
+  constructor(parts: TransactionParts<R>) {
+    this.#parts = parts;
+    this.gid = parts.gid;
+    this.deadlineMs = parts.deadlineMs;
+  }
+
+  /**
+   * The handle of a resource. Nothing is sent before its first statement; a resource that is never used takes no part.
+   * `readOnly`, said at its first `on`: the branch leaves no marker, ends with the vote and drops out of the second phase.
+   * @throws CLOSED, INVALID_OPTION
+   */
+  on<Name extends keyof R & string>(name: Name, { readOnly = false }: { readonly readOnly?: boolean } = {}): HandleOf<R[Name]> {
+    if (this.#isOver) throw conclaveError("CLOSED", `Transaction ${this.gid} is over.`);
+    const resource = this.#parts.resources[name];
+    if (resource === undefined) throw conclaveError("INVALID_OPTION", `There is no resource ${JSON.stringify(name)}.`);
+    if (resource.kind === "store") {
+      if (this.#parts.agent !== undefined)
+        throw conclaveError("INVALID_OPTION", "`lastAgent` and the store as a resource exclude one another.");
+      this.#storeBranch ??= new StoreBranch(this.#parts.store, resource.namespace);
+      return this.#storeBranch as never;
+    }
+    let branch = this.#branches.get(name);
+    if (branch === undefined) {
+      const number = name === this.#parts.agent ? 0 : this.#branches.size + 1;
+      const ref = { gid: this.gid, branch: number, resource: name };
+      branch = (resource as SqlResource<unknown>).branch(ref, { isReadOnly: readOnly, timeoutMs: this.remainingMs });
+      this.#branches.set(name, branch);
+    }
+    return branch.handle;
+  }
+
+  /** Until then the work and the decision must be done. Milliseconds. */
+  get remainingMs(): number {
+    return Math.max(0, this.deadlineMs - this.#parts.store.platform.now());
+  }
+
+  /** Aborts when the time is over or the caller gives up: for what the work calls outside. */
+  get signal(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  /** For calls to services: the transaction's name and the trace. */
+  get headers(): Readonly<Record<string, string>> {
+    const { traceparent } = this.#parts;
+    return { "conclave-tx": this.gid, ...(traceparent === undefined ? {} : { traceparent }) };
+  }
+
+  /** Runs work inside this transaction: it commits with it, and an error of it forbids the commit even where it is caught. */
+  async join<T>(work: (tx: this) => T | Promise<T>): Promise<T> {
+    try {
+      return await work(this);
+    } catch (error) {
+      this.#failure ??= error;
+      throw error;
+    }
+  }
+
+  /** For the manager: the work, or the end of its time. */
+  async race<T>(work: () => Promise<T>): Promise<T> {
+    const { signal } = this.#parts;
+    signal?.throwIfAborted();
+    let timer: { cancel(): void } | undefined;
+    let onAbort: (() => void) | undefined;
+    const ended = new Promise<never>((_, reject) => {
+      const end = (reason: unknown): void => {
+        this.#ending.abort(reason);
+        reject(reason);
+      };
+      timer = nodeTimers.after(this.remainingMs, () => end(this.#late()));
+      onAbort = () => end(signal?.reason);
+      signal?.addEventListener("abort", onAbort, { once: true });
+    });
+    try {
+      const value = await Promise.race([work(), ended]);
+      if (this.#failure !== undefined) throw this.#failure;
+      return value;
+    } finally {
+      timer?.cancel();
+      if (onAbort !== undefined) signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** For the manager: no more statements. */
+  close(): void {
+    this.#isOver = true;
+    this.#storeBranch?.close();
+  }
+
+  /** For the manager: those that take part. */
+  used(): {
+    readonly branches: readonly Branch[];
+    readonly agent: Branch | undefined;
+    readonly storeBranch: StoreBranch | undefined;
+  } {
+    const used = [...this.#branches].filter(([, branch]) => branch.isUsed);
+    const agent = used.find(([name]) => name === this.#parts.agent)?.[1];
+    return { branches: used.flatMap(([, branch]) => (branch === agent ? [] : [branch])), agent, storeBranch: this.#storeBranch };
+  }
+
+  #late(): Error {
+    return new TransactionAborted(`Transaction ${this.gid} ran out of time.`, { gid: this.gid, why: "deadline" });
+  }
+}

@@ -1,0 +1,332 @@
+/**
+ * Transactions over a real PostgreSQL and a real MariaDB, both durable. Skipped, with the reason, where they are not installed.
+ */
+import mysql from "mysql2/promise";
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { volatileWords } from "../src/coordinator/options.ts";
+import { connect } from "../src/index.ts";
+import { Abort, TransactionAborted } from "../src/transactions/errors.ts";
+import { type TransactionManager, transactions } from "../src/transactions/manager.ts";
+import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
+import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
+import { type StoreResource, storeResource } from "../src/transactions/store-branch.ts";
+import { startMariadb } from "./servers/mariadb.ts";
+import { startPostgres } from "./servers/postgres.ts";
+
+const [postgresServer, mariadbServer] = await Promise.all([startPostgres(), startMariadb()]);
+const skipped =
+  "skipped" in postgresServer ? postgresServer.skipped : "skipped" in mariadbServer ? mariadbServer.skipped : undefined;
+if (skipped !== undefined) console.log(`Transactions on real servers are skipped: ${skipped}.`);
+
+type Bank = { readonly orders: PostgresResource; readonly wallet: MariadbResource; readonly stock: StoreResource };
+
+describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
+  if ("skipped" in postgresServer || "skipped" in mariadbServer) return;
+  const conclave = connect("memory:");
+  let tm: TransactionManager<Bank>;
+  let left: pg.Pool;
+  let right: mysql.Pool;
+
+  const open = async (): Promise<TransactionManager<Bank>> =>
+    transactions({
+      store: (await conclave).engine,
+      resources: {
+        orders: postgres({ url: postgresServer.url }),
+        wallet: mariadb({ url: mariadbServer.url }),
+        stock: storeResource({ namespace: "stock" }),
+      },
+      ttlMs: 2_000,
+      acceptVolatileDecisions: volatileWords,
+    });
+
+  beforeAll(async () => {
+    left = new pg.Pool({ connectionString: postgresServer.url });
+    right = mysql.createPool({ uri: mariadbServer.url });
+    tm = await open();
+    await left.query("CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0))");
+    await right.query("CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL, CHECK (balance >= 0)) ENGINE=InnoDB");
+  });
+
+  beforeEach(async () => {
+    await left.query("TRUNCATE account");
+    await left.query("INSERT INTO account VALUES (1, 100), (2, 100)");
+    await right.query("TRUNCATE account");
+    await right.query("INSERT INTO account VALUES (1, 100), (2, 100)");
+  });
+
+  afterAll(async () => {
+    await tm.close();
+    await left.end();
+    await right.end();
+    await (await conclave).close();
+    await Promise.all([postgresServer.stop(), mariadbServer.stop()]);
+  });
+
+  const balances = async (): Promise<readonly [number, number]> => {
+    const { rows } = await left.query("SELECT sum(balance)::int AS sum FROM account");
+    const [found] = await right.query("SELECT CAST(sum(balance) AS SIGNED) AS sum FROM account");
+    return [rows[0].sum, Number((found as { sum: number }[])[0]?.sum)];
+  };
+  const leftBehind = async (): Promise<number> => {
+    const { rows } = await left.query("SELECT count(*)::int AS count FROM pg_prepared_xacts");
+    const [listed] = await right.query("XA RECOVER");
+    return rows[0].count + (listed as unknown[]).length;
+  };
+
+  test("a transfer happens in both databases", async () => {
+    const { value, isSettled } = await tm.run({}, async (tx) => {
+      await tx.on("orders").query("UPDATE account SET balance = balance - $1 WHERE id = 1", [30]);
+      await tx.on("wallet").query("UPDATE account SET balance = balance + ? WHERE id = 1", [30]);
+      return "done";
+    });
+    expect([value, isSettled]).toEqual(["done", true]);
+    expect(await balances()).toEqual([170, 230]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("a business abort undoes both, and says why", async () => {
+    const failure = tm.run({}, async (tx) => {
+      await tx.on("orders").query("UPDATE account SET balance = balance - 30 WHERE id = 1");
+      const [changed] = await tx.on("wallet").query("UPDATE account SET balance = balance - 500 WHERE id = 1 AND balance >= 500");
+      if (changed.affectedRows !== 1) throw new Abort("insufficient funds", { missing: 400 });
+    });
+    await expect(failure).rejects.toMatchObject({
+      code: "TRANSACTION_ABORTED",
+      definite: true,
+      why: "business",
+      reason: "insufficient funds",
+      details: { missing: 400 },
+    });
+    expect(await balances()).toEqual([200, 200]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("a failed statement that the work swallows still forbids the commit, on either side", async () => {
+    for (const side of ["orders", "wallet"] as const) {
+      const failure = tm.run({}, async (tx) => {
+        await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+        await tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+        await Promise.resolve(tx.on(side).query("INSERT INTO account VALUES (1, 1)")).catch(() => undefined);
+      });
+      await expect(failure).rejects.toMatchObject({ code: "TRANSACTION_ABORTED", why: "vote", resource: side });
+    }
+    expect(await balances()).toEqual([200, 200]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("the last statement rides with the vote, and its row count can veto", async () => {
+    await tm.run({}, (tx) => {
+      tx.on("orders").last("UPDATE account SET balance = balance - $1 WHERE id = $2", [10, 1], { rows: 1 });
+      tx.on("wallet").last("UPDATE account SET balance = balance + ? WHERE id = ?", [10, 1]);
+    });
+    expect(await balances()).toEqual([190, 210]);
+    for (const [name, sql] of [
+      ["orders", "UPDATE account SET balance = 0 WHERE id = 77"],
+      ["wallet", "UPDATE account SET balance = 0 WHERE id = 77"],
+    ] as const) {
+      const failure = tm.run({}, (tx) => {
+        tx.on(name === "orders" ? "wallet" : "orders").last("UPDATE account SET balance = balance + 1 WHERE id = 1");
+        tx.on(name).last(sql, [], { rows: 1, otherwise: "no such account" });
+      });
+      await expect(failure).rejects.toThrow(/no such account/);
+    }
+    const broken = tm.run({}, (tx) => {
+      tx.on("orders").last("UPDATE account SET balance = -1 WHERE id = 1");
+      tx.on("wallet").last("UPDATE account SET balance = balance + 1 WHERE id = 1");
+    });
+    await expect(broken).rejects.toMatchObject({ why: "vote", resource: "orders" });
+    expect(await balances()).toEqual([190, 210]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("one database alone commits in one phase and writes nothing into the store", async () => {
+    await tm.run({}, async (tx) => tx.on("orders").query("UPDATE account SET balance = balance + 1 WHERE id = 2"));
+    await tm.run({}, async (tx) => tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 2"));
+    expect(await balances()).toEqual([201, 201]);
+  });
+
+  test("the last agent decides by its own commit, on either side", async () => {
+    for (const lastAgent of ["orders", "wallet"] as const) {
+      await tm.run({ lastAgent }, async (tx) => {
+        await tx.on("orders").query("UPDATE account SET balance = balance - 5 WHERE id = 1");
+        await tx.on("wallet").query("UPDATE account SET balance = balance + 5 WHERE id = 1");
+      });
+    }
+    expect(await balances()).toEqual([190, 210]);
+    const failure = tm.run({ lastAgent: "orders" }, async (tx) => {
+      await tx.on("wallet").query("UPDATE account SET balance = balance + 5 WHERE id = 1");
+      await tx
+        .on("orders")
+        .query("UPDATE account SET balance = -5 WHERE id = 1")
+        .catch(() => undefined);
+    });
+    await expect(failure).rejects.toBeInstanceOf(TransactionAborted);
+    expect(await balances()).toEqual([190, 210]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("the store takes part within the decision; a change in between aborts all of it", async () => {
+    const stock = (await conclave).engine.store("stock");
+    await stock.txn({ then: [{ kind: "put", key: "sku", value: "7" }] });
+    await tm.run({}, async (tx) => {
+      const found = await tx.on("stock").get("sku");
+      tx.on("stock").put("sku", String(Number(found?.text) - 1));
+      await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+    });
+    const read = async () => {
+      const { results } = await stock.txn({ then: [{ kind: "get", key: "sku" }] });
+      return results[0]?.kind === "get" ? results[0].entry?.text : undefined;
+    };
+    expect(await read()).toBe("6");
+    const conflict = tm.run({}, async (tx) => {
+      const found = await tx.on("stock").get("sku");
+      await stock.txn({ then: [{ kind: "put", key: "sku", value: "100" }] });
+      tx.on("stock").put("sku", String(Number(found?.text) - 1));
+      await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+    });
+    await expect(conflict).rejects.toMatchObject({ why: "conflict" });
+    expect(await read()).toBe("100");
+    expect(await balances()).toEqual([199, 200]);
+  });
+
+  test("a key runs once, answers again, and refuses another body", async () => {
+    let runs = 0;
+    const pay = (input: unknown) =>
+      tm.run({ key: "pay-1", input }, async (tx) => {
+        runs++;
+        await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+        await tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+        return { run: runs };
+      });
+    const first = await pay({ amount: 1, to: "x" });
+    const again = await pay({ to: "x", amount: 1 });
+    expect(again).toMatchObject({ gid: first.gid, value: { run: 1 }, isReplay: true });
+    await expect(pay({ amount: 2 })).rejects.toMatchObject({ code: "TRANSACTION_KEY_REUSED" });
+    expect(await balances()).toEqual([199, 201]);
+    // At the same time: both run, one wins, both hear the winner.
+    const both = await Promise.all(
+      [1, 2].map(() =>
+        tm
+          .run({ key: "pay-2" }, async (tx) => {
+            await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 2");
+            await tx.on("stock").put("paid", "yes");
+            return "paid";
+          })
+          .catch((error: unknown) => error),
+      ),
+    );
+    expect(both.map((each) => (each as { value?: string }).value)).toEqual(["paid", "paid"]);
+    expect(await balances()).toEqual([198, 201]);
+  });
+
+  test("the time is over: nothing stays, and connections are clean", async () => {
+    const late = tm.run({ timeoutMs: 300 }, async (tx) => {
+      await tx.on("orders").query("UPDATE account SET balance = 0 WHERE id = 1");
+      await tx.on("wallet").query("UPDATE account SET balance = 0 WHERE id = 1");
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    });
+    await expect(late).rejects.toMatchObject({ code: "TRANSACTION_ABORTED", why: "deadline" });
+    await expect(tm.run({}, (tx) => tx.on("orders").query("COMMIT"))).rejects.toThrow(/coordinator's to say/);
+    expect(await balances()).toEqual([200, 200]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("an outcome can be asked later", async () => {
+    const { gid } = await tm.run({}, async (tx) => {
+      await tx.on("orders").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+      await tx.on("wallet").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+    });
+    expect(await tm.outcome(gid)).toBe("committed");
+    const aborted = await tm
+      .run({}, async () => {
+        throw new Abort("no");
+      })
+      .catch((error: TransactionAborted) => error);
+    expect(["aborted", "pending"]).toContain(await tm.outcome((aborted as TransactionAborted).gid));
+    await expect(tm.outcome("nonsense")).rejects.toMatchObject({ code: "INVALID_OPTION" });
+  });
+
+  test("what another process left is brought to its end: rolled back without a decision, committed with one, also where its session lives", async () => {
+    const stops = new Promise<never>(() => undefined);
+    for (const step of ["all-prepared", "decided"] as const) {
+      const other = await transactions({
+        store: (await conclave).engine,
+        resources: { orders: postgres({ url: postgresServer.url }), wallet: mariadb({ url: mariadbServer.url }) },
+        ttlMs: 1_000,
+        acceptVolatileDecisions: volatileWords,
+        checkpoint: (at) => (at === step ? stops : undefined),
+      });
+      const running = other.run({ timeoutMs: 60_000 }, async (tx) => {
+        await tx.on("orders").query("UPDATE account SET balance = balance - 7 WHERE id = 1");
+        await tx.on("wallet").query("UPDATE account SET balance = balance + 7 WHERE id = 1");
+      });
+      running.catch(() => undefined);
+      while ((await leftBehind()) < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      const { rows } = await left.query("SELECT gid FROM pg_prepared_xacts");
+      expect(rows.length).toBe(1);
+      // Its epoch ends, and nothing else of it: its connections live on.
+      await other.coordinator.close();
+      const startedMs = Date.now();
+      while ((await leftBehind()) > 0) {
+        expect(Date.now() - startedMs).toBeLessThan(5_000);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      console.log(`${step}: cleared ${Date.now() - startedMs} ms after the session ended`);
+      expect(await balances()).toEqual(step === "decided" ? [193, 207] : [200, 200]);
+    }
+  }, 60_000);
+
+  test("readers of both see each transfer whole or not at all", async () => {
+    let isOver = false;
+    const writers = Array.from({ length: 4 }, async (_, at) => {
+      while (!isOver) {
+        await tm
+          .run({}, (tx) => {
+            tx.on("orders").last("UPDATE account SET balance = balance - 1 WHERE id = $1 AND balance > 0", [(at % 2) + 1]);
+            tx.on("wallet").last("UPDATE account SET balance = balance + 1 WHERE id = ?", [(at % 2) + 1]);
+          })
+          .catch(() => undefined);
+      }
+    });
+    const sums: number[] = [];
+    for (let at = 0; at < 15; at++) {
+      const sum = await tm.readAtomic(
+        ["orders", "wallet"],
+        async (reader) => {
+          const { rows } = await reader.on("orders").query("SELECT sum(balance)::int AS sum FROM account");
+          const [found] = await reader.on("wallet").query("SELECT CAST(sum(balance) AS SIGNED) AS sum FROM account");
+          return rows[0].sum + Number(found[0].sum);
+        },
+        { attemptsMax: 200 },
+      );
+      sums.push(sum);
+    }
+    isOver = true;
+    await Promise.all(writers);
+    expect(sums).toEqual(Array.from({ length: 15 }, () => 400));
+  }, 60_000);
+
+  test("Kysely's and Drizzle's drivers find the shapes they want", async () => {
+    await tm.run({}, async (tx) => {
+      const client = await tx.on("orders").connect();
+      const { rows } = await client.query({ text: "SELECT balance FROM account WHERE id = $1", values: [1] });
+      expect(rows).toEqual([{ balance: 100 }]);
+      client.release();
+      const connection = await tx.on("wallet").getConnection();
+      const [found] = await connection.execute("SELECT balance FROM account WHERE id = ?", [1]);
+      expect(found).toEqual([{ balance: 100 }]);
+      connection.release();
+    });
+  });
+
+  test("doctor finds both fit", async () => {
+    const findings = await tm.doctor();
+    expect(
+      Object.values(findings)
+        .flat()
+        .filter(({ level }) => level === "error"),
+    ).toEqual([]);
+  });
+});
