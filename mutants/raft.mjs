@@ -69,6 +69,8 @@ export default [
     find: "this.#commitTo(Math.min(message.commitIndex, end));",
     replace: "this.#commitTo(Math.min(message.commitIndex, this.#log.lastIndex));",
     source: "Raft Figure 2, AppendEntries step 5",
+    explained:
+      "No schedule reaches it: our hints name the true point of agreement or one above it, never one below, so the first append that a follower accepts ends at or beyond that point and drops what differs behind it. The paper's sentence is kept, and raft.paper.test.ts kills it.",
   },
   {
     name: "votes twice in a term",

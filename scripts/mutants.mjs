@@ -3,17 +3,19 @@
 // it red. The source has no switch for any of them: each is a patch on a copy, and one that does not apply is an error.
 //
 //   npm run mutants -- [--only TEXT] [--protocol NAME] [--cpu-seconds N] [--base N[,N...]] [--jobs N]
-//                      [--json FILE] [--markdown FILE] [--check]
+//                      [--json FILE] [--markdown FILE] [--shrink FOLDER] [--replay FILE] [--check]
 //
 // The bugs stand in `mutants/*.mjs`; each file default-exports an array of
 //   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", explained? }
+// `--shrink` saves a short schedule of each kill in the core world into the folder (docs/schedule-format.md).
+// `--replay` runs one saved schedule on each bug instead of hunting it.
 // `source`: who shipped it, or which sentence it breaks. `find` must stand exactly once in `src/<file>`.
 // `explained`: why a survivor may survive; it is printed, and it still counts as a survivor.
 // Exit code: 0 all died with every base, 1 one survived, 2 a patch does not apply or a copy does not build.
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -27,6 +29,8 @@ const { values } = parseArgs({
     jobs: { type: "string", default: String(Math.min(2, cpus().length)) },
     json: { type: "string" },
     markdown: { type: "string" },
+    shrink: { type: "string" },
+    replay: { type: "string" },
     check: { type: "boolean", default: false },
   },
 });
@@ -137,13 +141,13 @@ async function hunt(mutant, base, copy) {
     rmSync(join(copy, "dist"), { recursive: true, force: true });
     const built = await run([join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json"], copy, 120);
     if (built.code !== 0) throw new Error(`the patched copy does not build: ${built.output}`);
-    return await simulate(mutant, base, copy);
+    return values.replay === undefined ? await simulate(mutant, base, copy) : await replay(copy);
   } finally {
     for (const { file } of patches) cpSync(join(root, "src", file), join(copy, "src", file));
   }
 }
 
-async function simulate({ protocol, world }, base, copy) {
+async function simulate({ name, protocol, world }, base, copy) {
   const args = [join(copy, "dist/simulator/main.js"), "--protocol", protocol, "--world", world, "--from", String(base)];
   args.push("--seeds", "1000000", "--jobs", "1", "--cpu-seconds", String(budget), "--until-failure", "--json");
   const startedMs = Date.now();
@@ -162,7 +166,32 @@ async function simulate({ protocol, world }, base, copy) {
   if (failure === undefined) return { steps, seconds };
   // A patch that does not make sense is not a bug that was caught.
   if (["ReferenceError", "SyntaxError"].includes(failure.invariant)) throw new Error(failure.message);
-  return { invariant: failure.invariant, message: failure.message, seed: failure.seed, steps, seconds };
+  const row = { invariant: failure.invariant, message: failure.message, seed: failure.seed, steps, seconds };
+  if (values.shrink === undefined || world !== "core") return row;
+  const file = join(values.shrink, `${name.replace(/[^a-z0-9]+/gi, "-").toLowerCase()}.json`);
+  mkdirSync(values.shrink, { recursive: true });
+  const shrunk = await run([args[0], "--protocol", protocol, "--seed", String(failure.seed), "--shrink", file], copy, 300);
+  console.log(shrunk.output.trim());
+  if (existsSync(file)) {
+    const schedule = JSON.parse(readFileSync(file, "utf8"));
+    row.events = schedule.events.length;
+    schedule.found.mutant = name;
+    writeFileSync(file, formatted(schedule));
+  }
+  return row;
+}
+
+async function replay(copy) {
+  const startedMs = Date.now();
+  const { output } = await run([join(copy, "dist/simulator/main.js"), "--replay", resolve(values.replay)], copy, 60);
+  console.log(output.trim());
+  return { invariant: /VIOLATION (\w+)/.exec(output)?.[1], seconds: (Date.now() - startedMs) / 1_000 };
+}
+
+/** As the simulator writes it: one event a line. */
+function formatted({ events, ...head }) {
+  const lines = events.map((event) => `    ${JSON.stringify(event)}`).join(",\n");
+  return `${JSON.stringify(head, null, 2).slice(0, -2)},\n  "events": [\n${lines}\n  ]\n}\n`;
 }
 
 function run(args, cwd, secondsMax) {

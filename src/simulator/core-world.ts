@@ -7,19 +7,28 @@
 import { ByteWriter } from "../base/byte-codec.ts";
 import { membersOf } from "../consensus/configuration.ts";
 import type { Configuration, Core, Input, LogEntry, LogOperation, Output } from "../consensus/core.ts";
+import type { Protocol } from "../replica/protocol.ts";
 import { AbstractDisk } from "./abstract-disk.ts";
 import { Datagrams } from "./datagrams.ts";
+import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
-import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
+import { FaultSchedule } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 import { Operator } from "./operator.ts";
-import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
+import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
-
-/** The clocks of the members run faster or slower than true time by up to this share: what the protocols' leases allow for. */
-const clockDriftMax = 0.05;
+import {
+  type FaultEvent,
+  isLoad,
+  type LoadEvent,
+  type Schedule,
+  type Setup,
+  type TimedEvent,
+  type WorldEvent,
+} from "./schedule.ts";
 
 /** A snapshot's content: the index and the agreed time, which is all that there is to remember here. */
 const snapshotBytes = 16;
@@ -31,9 +40,9 @@ interface Pending {
 
 interface Node {
   readonly name: string;
-  readonly clockOffsetMs: number;
-  /** How fast the member's clock runs. */
-  readonly clockRate: number;
+  readonly clock: { readonly offsetMs: number; readonly rate: number };
+  /** Its disk's, and what its cores are seeded with. */
+  readonly random: Random;
   readonly disk: AbstractDisk;
   core: Core<unknown>;
   up: boolean;
@@ -51,7 +60,6 @@ interface Node {
 }
 
 export interface CoreWorldReport {
-  readonly seed: number;
   readonly steps: number;
   readonly virtualMs: number;
   readonly traceHash: number;
@@ -61,34 +69,40 @@ export interface CoreWorldReport {
 export class CoreWorld implements FaultTarget {
   readonly members: readonly string[];
   readonly checker: Checker<unknown>;
-  readonly #seed: number;
-  readonly #protocol: SimulatedProtocol<unknown>;
   readonly #queue = new EventQueue();
-  readonly #random: Random;
+  readonly #dice: Dice;
+  readonly #setup: Setup;
+  readonly #protocol: Protocol;
   readonly #network: Datagrams;
+  readonly #player: FaultPlayer;
   readonly #nodes = new Map<string, Node>();
   readonly #configuration: Configuration;
   readonly #operator: Operator | undefined;
-  readonly #makeCore: CoreMaker<unknown>;
-  readonly #snapshotEvery: number;
   readonly #writer = new ByteWriter();
+  /** What was done to the group so far, for a schedule. */
+  readonly events: TimedEvent[] = [];
+  /** Undefined while the faults last. */
+  healedAtMs: number | undefined;
   #ticket = 0;
   #trace = 0;
 
-  constructor(seed: number, protocol: SimulatedProtocol<unknown>) {
-    this.#seed = seed;
-    this.#protocol = protocol;
-    this.#random = new Random(seed);
-    const voters = protocol.membersOf(this.#random);
-    this.#configuration = { voters, learners: [] };
+  constructor(parts: { readonly protocol: SimulatedProtocol<unknown>; readonly setup: Setup; readonly dice: number }) {
+    const { protocol, setup } = parts;
+    this.#setup = setup;
+    this.#dice = new Dice(parts.dice);
+    this.#protocol = protocol.withLimits(setup.limits);
+    this.#operator = protocol.hasMembership ? new Operator(this.#dice.stream("operator")) : undefined;
+    this.members = [...setup.voters, ...setup.spares];
+    this.#configuration = { voters: setup.voters, learners: [] };
     this.checker = protocol.makeChecker(this.#configuration);
     this.checker.leaseHolders = () => this.#leaseHolders();
-    this.#operator = protocol.hasMembership ? new Operator(this.#random.fork()) : undefined;
-    this.members = [...voters, ...(this.#operator?.spares(voters) ?? [])];
-    this.#network = new Datagrams(this.#queue, this.#random.fork());
-    this.#makeCore = protocol.drawCores(this.#random, "core");
-    this.#snapshotEvery = this.#random.pick([5, 40, 1_000_000]);
+    this.#network = new Datagrams(this.#queue, this.#dice);
+    this.#player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#network });
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
+  }
+
+  get nowMs(): number {
+    return this.#queue.nowMs;
   }
 
   /** Events delivered so far. */
@@ -99,8 +113,9 @@ export class CoreWorld implements FaultTarget {
   /** Faults for at least so many steps and so much virtual time, then peace, in which the group must come together. */
   run(floors: RunFloors): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
-    const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#network });
-    this.#planLoad();
+    const strike = (event: FaultEvent): void => this.#do(event);
+    const faults = new FaultSchedule({ queue: this.#queue, random: this.#dice.stream("faults"), target: this, strike });
+    const load = this.#planLoad("load", (event) => this.#do(event));
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.checker.counts)) {
       this.#queue.step();
@@ -108,18 +123,19 @@ export class CoreWorld implements FaultTarget {
       // A quiet seed: what is missing is a change of leader.
       nudgeMs = this.#queue.nowMs + 2_000;
       const leader = this.leader();
-      if (leader !== undefined) this.pause(leader, 1_500);
+      if (leader !== undefined) this.#do({ do: "pause", member: leader, forMs: 1_500 });
     }
-    faults.heal();
-    for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
-    this.#settle();
-    return {
-      seed: this.#seed,
-      steps: this.#queue.steps,
-      virtualMs: this.#queue.nowMs,
-      traceHash: this.#trace >>> 0,
-      counts: this.checker.counts,
-    };
+    faults.stop();
+    load.stop();
+    return this.#end();
+  }
+
+  /** The events of a schedule at their times, then peace as above. */
+  replay({ events, healAtMs }: Pick<Schedule, "events" | "healAtMs">): CoreWorldReport {
+    for (const node of this.#nodes.values()) this.#boot(node);
+    for (const event of events) this.#queue.schedule(event.atMs, () => this.#do(event));
+    while (this.#queue.step(healAtMs));
+    return this.#end();
   }
 
   leader(): string | undefined {
@@ -146,7 +162,7 @@ export class CoreWorld implements FaultTarget {
     if (node.timer !== undefined) this.#queue.cancel(node.timer);
     node.waiting = [];
     // Of what was on its way to the disk, any prefix may have arrived.
-    const survives = this.#random.integer(0, node.pending.length);
+    const survives = node.random.integer(0, node.pending.length);
     for (const pending of node.pending.slice(0, survives)) node.disk.apply(pending.operations);
     node.pending = [];
     node.syncing = false;
@@ -155,7 +171,7 @@ export class CoreWorld implements FaultTarget {
 
   restart(member: string): void {
     const node = this.#node(member);
-    node.core = this.#makeCore();
+    node.core = this.#protocol.makeCore();
     this.#boot(node);
     for (const peer of this.#nodes.values()) this.#linkChanged(peer, member, true);
   }
@@ -168,11 +184,31 @@ export class CoreWorld implements FaultTarget {
   breakLink(from: string, to: string): void {
     const node = this.#node(from);
     this.#linkChanged(node, to, false);
-    this.#queue.schedule(this.#random.between(1, 200), () => this.#linkChanged(node, to, true));
+    this.#queue.schedule(node.random.between(1, 200), () => this.#linkChanged(node, to, true));
   }
 
   slowDisk(member: string, factor: number): void {
     this.#node(member).diskFactor = factor;
+  }
+
+  #end(): CoreWorldReport {
+    this.healedAtMs = this.#queue.nowMs;
+    this.#player.heal();
+    for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
+    this.#planLoad("load in peace", (event) => this.#load(event));
+    this.#settle();
+    return {
+      steps: this.#queue.steps,
+      virtualMs: this.#queue.nowMs,
+      traceHash: this.#trace >>> 0,
+      counts: this.checker.counts,
+    };
+  }
+
+  #do(event: WorldEvent): void {
+    this.events.push({ ...event, atMs: this.#queue.nowMs });
+    if (isLoad(event)) this.#load(event);
+    else this.#player.play(event);
   }
 
   #settle(): void {
@@ -195,43 +231,70 @@ export class CoreWorld implements FaultTarget {
     }
   }
 
-  #planLoad(): void {
-    const everyMs = this.#random.pick([2, 10, 50]);
+  #planLoad(stream: string, request: (event: LoadEvent) => void): { stop(): void } {
+    const random = this.#dice.stream(stream);
+    const everyMs = random.pick([2, 10, 50]);
+    let stopped = false;
     const plan = (): void => {
-      this.#queue.schedule(this.#random.between(0, 2 * everyMs), () => {
-        const node = this.#node(
-          this.#random.chance(0.8) ? ((this.leader() ?? this.members[0]) as string) : this.#random.pick(this.members),
-        );
-        if (node.up && node.pausedUntilMs <= this.#queue.nowMs) this.#load(node);
+      this.#queue.schedule(random.between(0, 2 * everyMs), () => {
+        if (stopped) return;
+        const leader = this.leader();
+        const member = leader !== undefined && random.chance(0.8) ? leader : random.pick(this.members);
+        if (this.#isAwake(member)) request(this.#drawRequest(random, member));
         plan();
       });
     };
     plan();
+    return {
+      stop: () => {
+        stopped = true;
+      },
+    };
   }
 
-  #load(node: Node): void {
+  #drawRequest(random: Random, member: string): LoadEvent {
     const ticket = ++this.#ticket;
+    const wish = this.#operator?.wish(this.#node(member).core.probe(), this.members);
+    if (wish?.kind === "transfer") return { do: "transfer", member, ticket, ...(wish.to === undefined ? {} : { to: wish.to }) };
+    if (wish !== undefined) return { do: "change", member, ticket, change: wish.change };
+    if (!random.chance(0.3)) return { do: "submit", member, ticket };
+    return { do: "read", member, ticket, level: this.#operator?.readLevel() ?? "linearizable" };
+  }
+
+  #load(event: LoadEvent): void {
+    const { member, ticket } = event;
+    if (!this.#isAwake(member)) return;
+    const node = this.#node(member);
+    this.#ticket = Math.max(this.#ticket, ticket);
     const nowMs = this.#clock(node);
-    const wish = this.#operator?.wish(node.core.probe(), this.members);
-    if (wish !== undefined) {
-      this.#feed(node, { ...wish, nowMs, ticket });
-      return;
+    switch (event.do) {
+      case "submit":
+        this.#feed(node, { kind: "submit", nowMs, ticket, payload: payloadOf(ticket) });
+        break;
+      case "read":
+        this.#feed(node, { kind: "read", nowMs, ticket, level: event.level });
+        break;
+      case "change":
+        this.#feed(node, { kind: "change", nowMs, ticket, change: event.change });
+        break;
+      case "transfer":
+        this.#feed(node, { kind: "transfer", nowMs, ticket, to: event.to });
+        break;
     }
-    if (this.#random.chance(0.3)) {
-      this.#feed(node, { kind: "read", nowMs, ticket, level: this.#operator?.readLevel() ?? "linearizable" });
-      return;
-    }
-    const payload = Uint8Array.of(ticket & 255, (ticket >> 8) & 255, (ticket >> 16) & 255);
-    this.#feed(node, { kind: "submit", nowMs, ticket, payload });
+  }
+
+  #isAwake(member: string): boolean {
+    const node = this.#node(member);
+    return node.up && node.pausedUntilMs <= this.#queue.nowMs;
   }
 
   #makeNode(name: string): Node {
     return {
       name,
-      clockOffsetMs: this.#random.between(0, 1e6),
-      clockRate: 1 + this.#random.pick([0, -clockDriftMax, clockDriftMax, this.#random.between(-clockDriftMax, clockDriftMax)]),
-      disk: new AbstractDisk(this.#protocol.sparseSlots),
-      core: this.#makeCore(),
+      clock: this.#setup.clocks[name] ?? { offsetMs: 0, rate: 1 },
+      random: this.#dice.stream(`member ${name}`),
+      disk: new AbstractDisk(this.#protocol.slots === "sparse"),
+      core: this.#protocol.makeCore(),
       up: false,
       incarnation: 0,
       pausedUntilMs: 0,
@@ -252,7 +315,7 @@ export class CoreWorld implements FaultTarget {
     const recovered = node.disk.recovered();
     node.deliveredCount = recovered.snapshot?.index ?? 0;
     this.checker.onStart(node.name, recovered);
-    const dice = this.#random.fork();
+    const dice = node.random.fork();
     const environment = {
       self: node.name,
       // A member that was not there from the beginning knows nobody until it is added.
@@ -266,7 +329,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   #clock(node: Node): number {
-    return this.#queue.nowMs * node.clockRate + node.clockOffsetMs;
+    return node.clock.offsetMs + this.#queue.nowMs * node.clock.rate;
   }
 
   #leaseHolders(): readonly string[] {
@@ -345,8 +408,8 @@ export class CoreWorld implements FaultTarget {
 
   #setTimer(node: Node, atMs: number): void {
     if (node.timer !== undefined) this.#queue.cancel(node.timer);
-    node.timer = this.#queue.schedule((atMs - this.#clock(node)) / node.clockRate, () => {
-      // Rounding may make it a hair early, and the core would ignore the tick.
+    node.timer = this.#queue.schedule((atMs - this.#clock(node)) / node.clock.rate, () => {
+      // Not before its time by a rounding error: a core may ignore an early tick, and nobody would call again.
       this.#wake(node, () => this.#feed(node, { kind: "tick", nowMs: Math.max(atMs, this.#clock(node)) }));
     });
   }
@@ -356,7 +419,7 @@ export class CoreWorld implements FaultTarget {
     node.syncing = true;
     const { incarnation } = node;
     const count = node.pending.length;
-    this.#queue.schedule(this.#random.between(0.05, 2) * node.diskFactor, () => {
+    this.#queue.schedule(node.random.between(0.05, 2) * node.diskFactor, () => {
       if (node.incarnation !== incarnation) return;
       const written = node.pending.splice(0, count);
       for (const pending of written) node.disk.apply(pending.operations);
@@ -374,7 +437,7 @@ export class CoreWorld implements FaultTarget {
     const last = entries.at(-1) as LogEntry;
     node.deliveredCount = last.index;
     const snapshotIndex = node.disk.snapshot?.index ?? 0;
-    if (last.index - snapshotIndex < this.#snapshotEvery) return;
+    if (last.index - snapshotIndex < this.#setup.snapshotEvery) return;
     // The abstract snapshot is durable at once, as a renamed file would be; its content is its index.
     this.#queue.schedule(0, () =>
       this.#wake(node, () => {
@@ -424,7 +487,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   #install(node: Node, output: Extract<Output<unknown>, { kind: "install-snapshot" }>): void {
-    this.#queue.schedule(this.#random.between(0.1, 5), () =>
+    this.#queue.schedule(node.random.between(0.1, 5), () =>
       this.#wake(node, () => {
         const { index, term, configuration } = output;
         const [content, stampMs] = new Float64Array(node.receiving.buffer) as unknown as [number, number];
@@ -447,4 +510,23 @@ export class CoreWorld implements FaultTarget {
   #node(name: string): Node {
     return this.#nodes.get(name) as Node;
   }
+}
+
+function payloadOf(ticket: number): Uint8Array {
+  return Uint8Array.of(ticket & 255, (ticket >> 8) & 255, (ticket >> 16) & 255);
+}
+
+/** The group that a seed stands for. */
+export function drawSetup(seed: number, protocol: SimulatedProtocol<unknown>): Setup {
+  const random = new Random(seed);
+  const voters = protocol.membersOf(random);
+  const spares = protocol.hasMembership ? new Operator(new Dice(seed).stream("operator")).spares(voters) : [];
+  const limits = protocol.drawLimits(random, "core");
+  const snapshotEvery = random.pick([5, 40, 1_000_000]);
+  const drift = protocol.clockDriftMax;
+  const clocks = [...voters, ...spares].map((name) => {
+    const rate = 1 + random.pick([0, -drift, drift, random.between(-drift, drift)]);
+    return [name, { offsetMs: random.between(0, 1e6), rate }] as const;
+  });
+  return { voters, spares, limits, snapshotEvery, clocks: Object.fromEntries(clocks) };
 }

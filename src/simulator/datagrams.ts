@@ -4,6 +4,7 @@
  *
  * Source of the fault list: `research/consensus.md` §7; held and released messages found what loss and delay did not.
  */
+import type { Dice } from "./dice.ts";
 import type { EventQueue } from "./event-queue.ts";
 import type { Random } from "./random.ts";
 
@@ -27,6 +28,7 @@ export const calmNetwork: NetworkFaults = {
 };
 
 interface Link {
+  readonly random: Random;
   /** Dropped at once. */
   cut: boolean;
   /** Held back until the link is released. */
@@ -37,23 +39,23 @@ interface Link {
 export class Datagrams {
   faults: NetworkFaults = calmNetwork;
   readonly #queue: EventQueue;
-  readonly #random: Random;
+  readonly #dice: Dice;
   readonly #links = new Map<string, Link>();
 
-  constructor(queue: EventQueue, random: Random) {
+  constructor(queue: EventQueue, dice: Dice) {
     this.#queue = queue;
-    this.#random = random;
+    this.#dice = dice;
   }
 
   send(from: string, to: string, deliver: () => void): void {
     const link = this.#link(from, to);
-    if (link.cut || this.#random.chance(this.faults.lossChance)) return;
+    if (link.cut || link.random.chance(this.faults.lossChance)) return;
     if (link.clogged) {
       if (link.held.length < 1_000) link.held.push(deliver);
       return;
     }
-    this.#queue.schedule(this.#delayMs(), deliver);
-    if (this.#random.chance(this.faults.duplicateChance)) this.#queue.schedule(this.#delayMs(), deliver);
+    this.#queue.schedule(this.#delayMs(link), deliver);
+    if (link.random.chance(this.faults.duplicateChance)) this.#queue.schedule(this.#delayMs(link), deliver);
   }
 
   /** One direction only. */
@@ -77,25 +79,26 @@ export class Datagrams {
     link.clogged = false;
     const { held } = link;
     link.held = [];
-    for (const deliver of held) this.#queue.schedule(this.#delayMs(), deliver);
+    for (const deliver of held) this.#queue.schedule(this.#delayMs(link), deliver);
   }
 
   /** One trip of a stream: a lost packet costs a retransmission instead of the message. */
-  streamDelayMs(): number {
-    return this.#delayMs() + (this.#random.chance(this.faults.lossChance) ? 200 : 0);
+  streamDelayMs(from: string, to: string): number {
+    const link = this.#link(from, to);
+    return this.#delayMs(link) + (link.random.chance(this.faults.lossChance) ? 200 : 0);
   }
 
-  #delayMs(): number {
+  #delayMs({ random }: Link): number {
     const { delayMsMin, delayMsMean, tailChance, tailMs } = this.faults;
-    if (this.#random.chance(tailChance)) return this.#random.between(0, tailMs);
-    return delayMsMin - Math.log(1 - this.#random.float()) * (delayMsMean - delayMsMin);
+    if (random.chance(tailChance)) return random.between(0, tailMs);
+    return delayMsMin - Math.log(1 - random.float()) * (delayMsMean - delayMsMin);
   }
 
   #link(from: string, to: string): Link {
     const name = `${from}>${to}`;
     let link = this.#links.get(name);
     if (link === undefined) {
-      link = { cut: false, clogged: false, held: [] };
+      link = { random: this.#dice.stream(`link ${name}`), cut: false, clogged: false, held: [] };
       this.#links.set(name, link);
     }
     return link;

@@ -1,26 +1,29 @@
 /**
- * The adversary: from a seed it decides which kinds of fault this run knows at all, and when each strikes.
+ * The adversary: from its dice it decides which kinds of fault this run knows at all, and when each strikes.
  *
  * Every kind can be absent from a run ("swarm testing", Groce et al., ISSTA 2012): a network that always loses hides the
- * bugs that only a clogged one shows. Crashes prefer the leader, because that is where the rare branches are.
+ * bugs that only a clogged one shows. Crashes prefer the leader, because that is where the rare branches are. What it
+ * decides is an event with nothing left open but what `dice` throws, so that a run can be written down and replayed.
  */
-import type { Datagrams } from "./datagrams.ts";
 import type { EventQueue } from "./event-queue.ts";
+import type { FaultTarget } from "./fault-player.ts";
 import type { Random } from "./random.ts";
+import type { FaultEvent, LinkPair } from "./schedule.ts";
 
-export interface FaultTarget {
-  readonly members: readonly string[];
-  leader(): string | undefined;
-  isUp(member: string): boolean;
-  crash(member: string): void;
-  restart(member: string): void;
-  pause(member: string, durationMs: number): void;
-  /** The connection between two members breaks and comes back: what was in flight is gone. */
-  breakLink(from: string, to: string): void;
-  slowDisk(member: string, factor: number): void;
-}
-
-const kinds = ["crash", "crash-all", "pause", "cut", "one-way", "clog", "isolate", "break", "slow-disk", "network"] as const;
+const kinds = [
+  "crash",
+  "crash-all",
+  "pause",
+  "cut",
+  "one-way",
+  "clog",
+  "swizzle",
+  "isolate",
+  "partial",
+  "break",
+  "slow-disk",
+  "network",
+] as const;
 export type FaultKind = (typeof kinds)[number];
 
 /** A blink, a while, and longer than a lease. */
@@ -36,7 +39,7 @@ export class FaultSchedule {
   readonly #queue: EventQueue;
   readonly #random: Random;
   readonly #target: FaultTarget;
-  readonly #network: Datagrams;
+  readonly #strike: (event: FaultEvent) => void;
   readonly #paceMs: number;
   #stopped = false;
 
@@ -44,128 +47,102 @@ export class FaultSchedule {
     readonly queue: EventQueue;
     readonly random: Random;
     readonly target: FaultTarget;
-    readonly network: Datagrams;
+    readonly strike: (event: FaultEvent) => void;
   }) {
     this.#queue = parts.queue;
     this.#random = parts.random;
     this.#target = parts.target;
-    this.#network = parts.network;
+    this.#strike = parts.strike;
     this.enabled = kinds.filter((kind) => kind === "crash" || this.#random.chance(0.6));
     this.#paceMs = this.#random.between(300, 2_000);
-    this.#shapeNetwork();
+    this.#strike(this.#network());
     this.#plan();
   }
 
-  /** No further fault; everything broken is mended. */
-  heal(): void {
+  stop(): void {
     this.#stopped = true;
-    this.#network.faults = { delayMsMin: 0.2, delayMsMean: 1, tailChance: 0, tailMs: 0, lossChance: 0, duplicateChance: 0 };
-    for (const from of this.#target.members) {
-      this.#target.slowDisk(from, 1);
-      for (const to of this.#target.members) this.#network.open(from, to);
-      if (!this.#target.isUp(from)) this.#target.restart(from);
-    }
   }
 
   #plan(): void {
     this.#queue.schedule(this.#random.between(0, 2 * this.#paceMs), () => {
       if (this.#stopped) return;
-      this.#strike(this.#random.pick(this.enabled));
+      for (const event of this.#draw(this.#random.pick(this.enabled))) this.#strike(event);
       this.#plan();
     });
   }
 
-  #strike(kind: FaultKind): void {
+  #draw(kind: FaultKind): readonly FaultEvent[] {
     const { members } = this.#target;
     const leader = this.#target.leader();
     const victim = leader !== undefined && this.#random.chance(0.6) ? leader : this.#random.pick(members);
-    const other = this.#random.pick(members.filter((member) => member !== victim));
+    const others = members.filter((member) => member !== victim);
+    const other = this.#random.pick(others);
     const [shortest, longest] = this.#random.pick(durationsMs);
-    const lastsMs = this.#random.between(shortest, longest);
+    const forMs = this.#random.between(shortest, longest);
     switch (kind) {
       case "crash":
-        this.#crash(victim, lastsMs);
-        break;
+        return [{ do: "crash", member: victim, forMs }];
       case "crash-all":
-        for (const member of members) this.#crash(member, this.#random.between(1, 500));
-        break;
+        return members.map((member) => ({ do: "crash", member, forMs: this.#random.between(1, 500) }));
       case "pause":
-        if (this.#target.isUp(victim)) this.#target.pause(victim, lastsMs);
-        break;
+        return [{ do: "pause", member: victim, forMs }];
       case "cut":
-        this.#block(
-          [
-            [victim, other],
-            [other, victim],
-          ],
-          "cut",
-          lastsMs,
-        );
-        break;
+        return [{ do: "cut", links: bothWays([[victim, other]]), forMs }];
       case "one-way":
-        this.#block([[victim, other]], "cut", lastsMs);
-        break;
-      case "clog":
-        this.#block(
-          this.#random.chance(0.5)
-            ? [[victim, other]]
-            : members.filter((member) => member !== victim).map((member) => [member, victim] as const),
-          "clog",
-          lastsMs,
-        );
-        break;
+        return [{ do: "cut", links: [[victim, other]], forMs }];
+      case "clog": {
+        const links: readonly LinkPair[] = this.#random.chance(0.5)
+          ? [[victim, other]]
+          : others.map((member) => [member, victim] as const);
+        return [{ do: "clog", links, forMs }];
+      }
+      case "swizzle":
+        // FoundationDB's swizzle-clogging: links stop together and come back one by one, in another order.
+        return others.map((member) => ({ do: "clog", links: bothWays([[victim, member]]), forMs: forMs * this.#random.float() }));
       case "isolate":
-        this.#block(
-          members
-            .filter((member) => member !== victim)
-            .flatMap(
-              (member) =>
-                [
-                  [member, victim],
-                  [victim, member],
-                ] as const,
-            ),
-          "cut",
-          lastsMs,
-        );
-        break;
+        return [{ do: "cut", links: bothWays(others.map((member) => [member, victim] as const)), forMs }];
+      case "partial":
+        return [{ do: "cut", links: this.#partial(victim, others), forMs }];
       case "break":
-        this.#target.breakLink(victim, other);
-        break;
+        return [{ do: "break", from: victim, to: other }];
       case "slow-disk":
-        this.#target.slowDisk(victim, this.#random.pick([1, 5, 50]));
-        break;
+        return [{ do: "slow-disk", member: victim, factor: this.#random.pick([5, 50, 500]), forMs }];
       case "network":
-        this.#shapeNetwork();
-        break;
+        return [this.#network()];
     }
   }
 
-  #crash(member: string, downMs: number): void {
-    if (!this.#target.isUp(member)) return;
-    this.#target.crash(member);
-    this.#queue.schedule(downMs, () => {
-      if (!this.#target.isUp(member)) this.#target.restart(member);
-    });
+  /** Connectivity that is not transitive: two halves that only the victim sees both of, or any set of pairs (Howard et al. 2021). */
+  #partial(victim: string, others: readonly string[]): readonly LinkPair[] {
+    const half = this.#random.integer(1, Math.max(1, others.length - 1));
+    const bridge = this.#random.chance(0.5);
+    const [left, right] = [others.slice(0, half), others.slice(half)];
+    if (bridge) return bothWays(left.flatMap((one) => right.map((two) => [one, two] as const)));
+    const everyone = [victim, ...others];
+    const pairs = everyone.flatMap((one, at) => everyone.slice(at + 1).map((two) => [one, two] as const));
+    return bothWays(pairs.filter(() => this.#random.chance(0.5)));
   }
 
-  #block(pairs: readonly (readonly [string, string])[], how: "cut" | "clog", lastsMs: number): void {
-    for (const [from, to] of pairs) this.#network[how](from, to);
-    this.#queue.schedule(lastsMs, () => {
-      for (const [from, to] of pairs) this.#network.open(from, to);
-    });
-  }
-
-  #shapeNetwork(): void {
+  #network(): FaultEvent {
     const lossy = this.#random.chance(0.5);
     const tailed = this.#random.chance(0.5);
-    this.#network.faults = {
-      delayMsMin: 0.1,
-      delayMsMean: this.#random.pick([0.5, 1, 5, 20]),
-      tailChance: tailed ? this.#random.between(0, 0.05) : 0,
-      tailMs: this.#random.between(50, 3_000),
-      lossChance: lossy ? this.#random.between(0, 0.1) : 0,
-      duplicateChance: this.#random.chance(0.5) ? this.#random.between(0, 0.1) : 0,
+    return {
+      do: "network",
+      faults: {
+        delayMsMin: 0.1,
+        delayMsMean: this.#random.pick([0.5, 1, 5, 20]),
+        tailChance: tailed ? this.#random.between(0, 0.05) : 0,
+        tailMs: this.#random.between(50, 3_000),
+        lossChance: lossy ? this.#random.between(0, 0.1) : 0,
+        duplicateChance: this.#random.chance(0.5) ? this.#random.between(0, 0.1) : 0,
+      },
     };
   }
+}
+
+function bothWays(pairs: readonly LinkPair[]): readonly LinkPair[] {
+  return pairs.flatMap(([one, two]) => [
+    [one, two],
+    [two, one],
+  ]);
 }

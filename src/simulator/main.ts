@@ -5,16 +5,22 @@
  * replayed alone and exactly: `npm run sim -- --seed 4711 --trace`.
  */
 import { fork } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { replaySchedule, scheduleOfSeed } from "./core-schedule.ts";
 import type { CheckerCounts } from "./group-checker.ts";
+import { formatSchedule, parseSchedule, type Schedule } from "./schedule.ts";
+import { shrink } from "./shrink.ts";
 import { type RunReport, type Simulation, simulations, type WorldName } from "./simulations.ts";
 
 const usage = `npm run sim -- [options]
 
   --protocol NAME ${Object.keys(simulations).join(", ")} (default raft)
   --seed N        replay one seed (whole stack and core) and print its trace hash
+  --shrink FILE   with --seed: reduce what breaks the core world to a short schedule, and save it
+  --replay FILE   run a saved schedule (docs/schedule-format.md)
   --trace         with --seed: print every event of the members
   --seeds N       how many seeds (default 200)
   --from N        the first of them (default 1)
@@ -74,6 +80,14 @@ else process.once("message", (settings: Settings) => void work(settings));
 
 async function main(): Promise<void> {
   const options = readOptions();
+  if (options.replay !== undefined) {
+    process.exitCode = replayFile(options.replay);
+    return;
+  }
+  if (options.seed !== undefined && options.shrink !== undefined) {
+    process.exitCode = shrinkSeed(options.seed, options.settings, options.shrink);
+    return;
+  }
   if (options.seed !== undefined) {
     process.exitCode = await replay(options.seed, options.settings, options.trace);
     return;
@@ -95,6 +109,8 @@ function readOptions() {
       options: {
         seed: { type: "string" },
         trace: { type: "boolean", default: false },
+        shrink: { type: "string" },
+        replay: { type: "string" },
         protocol: { type: "string", default: "raft" },
         seeds: { type: "string" },
         steps: { type: "string" },
@@ -134,7 +150,8 @@ function readOptions() {
       failuresMax: values["until-failure"] ? 1 : 5,
     };
     const seed = values.seed === undefined ? undefined : whole(values.seed, "seed");
-    return { settings, seed, trace: values.trace, jobs: whole(values.jobs, "jobs"), json: values.json };
+    const files = { shrink: values.shrink, replay: values.replay };
+    return { settings, seed, trace: values.trace, jobs: whole(values.jobs, "jobs"), json: values.json, ...files };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
     process.exit(2);
@@ -228,6 +245,44 @@ async function replay(seed: number, { protocol, worlds }: Settings, trace: boole
     }
   }
   return failed;
+}
+
+function replayFile(path: string): number {
+  let schedule: Schedule;
+  try {
+    schedule = parseSchedule(readFileSync(path, "utf8"));
+  } catch (error) {
+    console.error(`${path}: ${(error as Error).message}`);
+    return 2;
+  }
+  const { report, broken } = replaySchedule(schedule);
+  const { length } = schedule.events;
+  if (broken === undefined) console.log(`${path}: ${length} events, no violation, trace hash ${report?.traceHash}`);
+  else console.log(`${path}: ${length} events, VIOLATION ${broken.message}`);
+  return broken === undefined ? 0 : 1;
+}
+
+function shrinkSeed(seed: number, settings: Settings, path: string): number {
+  const failing = scheduleOfSeed(seed, settings.protocol, floors);
+  if (failing === undefined) {
+    console.log(`seed ${seed}, core: no violation, so there is nothing to shrink`);
+    return 0;
+  }
+  let runs = 0;
+  const budgetSeconds = Math.min(settings.cpuSeconds, 120);
+  const short = shrink(failing, {
+    run: (schedule) => {
+      runs++;
+      return replaySchedule(schedule).broken;
+    },
+    hasTime: () => cpuSeconds() < budgetSeconds,
+  });
+  writeFileSync(path, formatSchedule(short));
+  console.log(`seed ${seed}, core: ${short.found?.message}`);
+  console.log(
+    `${failing.events.length} events reduced to ${short.events.length} in ${runs} runs, ${cpuSeconds().toFixed(1)} s: ${path}`,
+  );
+  return 1;
 }
 
 function failureOf(seed: number, world: WorldName, error: unknown): Failure {

@@ -22,8 +22,10 @@ import { checkLinearizable } from "../testing/linearizability/check-linearizable
 import { registerModel } from "../testing/linearizability/register-model.ts";
 import { decodePbftMessage, encodePbftMessage } from "../wire/pbft-messages.ts";
 import { Datagrams } from "./datagrams.ts";
+import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
-import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
+import { FaultSchedule } from "./fault-schedule.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 import { Adversary, misdeeds } from "./pbft-adversary.ts";
 import { type DurableReplica, dropCovered, PbftChecker, type PbftCounts } from "./pbft-checker.ts";
@@ -115,7 +117,7 @@ export class PbftWorld implements FaultTarget {
     this.#crypto = new SymbolicCrypto([...numbers, ...clients, "mallory"], random.fork());
     this.#options = this.#chooseOptions();
     this.#buckets = random.pick([1, 3]);
-    this.#network = new Datagrams(this.#queue, random.fork());
+    this.#network = new Datagrams(this.#queue, new Dice(random.uint32()));
     const faultyOnes = new Set<number>();
     while (faultyOnes.size < faulty) faultyOnes.add(random.integer(0, this.#replicas - 1));
     for (const number of numbers) {
@@ -147,14 +149,21 @@ export class PbftWorld implements FaultTarget {
     const virtualMsMin = this.#random.pick([2_000, 5_000, 15_000]);
     for (const adversary of this.#adversaries.values()) adversary.start();
     for (const node of this.#nodes.values()) this.#boot(node);
-    const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#network });
+    const player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#network });
+    const faults = new FaultSchedule({
+      queue: this.#queue,
+      random: this.#random.fork(),
+      target: this,
+      strike: (event) => player.play(event),
+    });
     for (const client of this.#clients) this.#plan(client);
     if (this.#adversaries.size > 0) this.#planMallory();
     while (this.#queue.steps < floors.stepsMin || this.#queue.nowMs < virtualMsMin) {
       this.#queue.step();
       if (this.#queue.steps % 256 === 0) this.#probe();
     }
-    faults.heal();
+    faults.stop();
+    player.heal();
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
     for (const adversary of this.#adversaries.values()) adversary.silence();
     this.#settle();

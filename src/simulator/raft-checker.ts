@@ -53,7 +53,9 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     }
     if (message.kind === "timeout-now") this.#onHandOver(from, to, ghost);
     if (message.kind === "vote-reply" && !message.preVote && message.granted) this.#onVote(from, message.term, to);
-    if (message.kind === "append-reply" && message.accepted) {
+    // A member that has moved on meanwhile may have dropped the entries by order of a later leader, and what it says of the
+    // earlier term stays true: it held them then, before it took part in the later term.
+    if (message.kind === "append-reply" && message.accepted && ghost.term <= message.term) {
       must(
         ghost.disk.last >= message.index,
         "AckedIsDurable",

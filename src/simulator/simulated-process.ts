@@ -21,19 +21,21 @@ export class SimulatedProcess {
     readonly queue: EventQueue;
     readonly random: Random;
     readonly wallBaseMs: number;
+    /** How fast its clock runs. Default 1. */
+    readonly clockRate?: number;
   }) {
-    const { queue, random, wallBaseMs } = parts;
+    const { queue, random, wallBaseMs, clockRate = 1 } = parts;
     this.name = parts.name;
     this.#queue = queue;
     // Monotonic clocks of different machines have nothing to do with one another.
     const offsetMs = Math.floor(random.between(0, 1e7));
     const skewMs = Math.floor(random.between(-5_000, 5_000));
     this.platform = {
-      now: () => queue.nowMs + offsetMs,
-      wallMs: () => wallBaseMs + queue.nowMs + skewMs,
+      now: () => queue.nowMs * clockRate + offsetMs,
+      wallMs: () => wallBaseMs + queue.nowMs * clockRate + skewMs,
       setTimer: (delayMs, callback) => {
         let cancelled = false;
-        const event = queue.schedule(delayMs, () => {
+        const event = queue.schedule(delayMs / clockRate, () => {
           this.run(() => {
             if (!cancelled) callback();
           });

@@ -173,7 +173,7 @@ class Stream {
       lane = { waiting: [], lastMs: 0 };
       this.#lanes.set(from, lane);
     }
-    lane.lastMs = Math.max(lane.lastMs, this.#queue.nowMs + this.#datagrams.streamDelayMs());
+    lane.lastMs = Math.max(lane.lastMs, this.#queue.nowMs + this.#datagrams.streamDelayMs(from, to));
     lane.waiting.push({ arriveMs: lane.lastMs, arrive });
     if (lane.waiting.length === 1) this.#pump(lane, from, to);
   }

@@ -2,7 +2,7 @@
  * What `npm run sim -- --protocol NAME --world WHICH` runs: for each protocol the worlds it has, and how one seed goes
  * through one of them. A protocol with a world of its own (PBFT) joins by a row here, the others by `protocols.ts`.
  */
-import { CoreWorld } from "./core-world.ts";
+import { CoreWorld, drawSetup } from "./core-world.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { PbftWorld } from "./pbft-world.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
@@ -89,10 +89,10 @@ function crashFaults(protocol: SimulatedProtocol<unknown>): Simulation {
     run: async (seed, { world, floors, drain, onTrace }) => {
       const made =
         world === "core"
-          ? new CoreWorld(seed, protocol)
+          ? new CoreWorld({ protocol, setup: drawSetup(seed, protocol), dice: seed })
           : new World(seed, { protocol, drain, ...(onTrace === undefined ? {} : { onTrace }) });
       try {
-        return { operations: 0, grants: 0, ...(await made.run(floors)) };
+        return { seed, operations: 0, grants: 0, ...(await made.run(floors)) };
       } catch (error) {
         if (error instanceof Error) Object.assign(error, { steps: made.steps });
         throw error;

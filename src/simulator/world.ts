@@ -16,12 +16,14 @@ import { checkLinearizable } from "../testing/linearizability/check-linearizable
 import { explain } from "../testing/linearizability/explain.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
 import { Datagrams } from "./datagrams.ts";
+import { Dice } from "./dice.ts";
 import { EventQueue } from "./event-queue.ts";
-import { FaultSchedule, type FaultTarget } from "./fault-schedule.ts";
+import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
+import { FaultSchedule } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 import { ObservedCore } from "./observed-core.ts";
-import type { CoreMaker, SimulatedProtocol } from "./protocols.ts";
+import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
@@ -60,6 +62,7 @@ interface Node {
 const cluster = "simulated";
 const wallBaseMs = 1_700_000_000_000;
 const settleMsMax = 60_000;
+const clientCount = 4;
 
 const caps: Caps = {
   engine: "simulated",
@@ -87,11 +90,12 @@ export class World implements FaultTarget {
   readonly #checker: Checker<unknown>;
   readonly #nodes = new Map<string, Node>();
   readonly #addresses: ReadonlyMap<string, string>;
-  readonly #drawnCore: CoreMaker<unknown>;
+  readonly #protocol: Protocol;
   readonly #log: { readonly segmentBytes: number };
   readonly #snapshotEveryBytes: number;
   /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
   readonly #usesDatagrams: boolean;
+  readonly #clockRates = new Map<string, number>();
   readonly #observations = new Observations();
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
@@ -107,12 +111,15 @@ export class World implements FaultTarget {
     this.members = ["a", "b", "c"];
     this.#addresses = new Map(this.members.map((name) => [name, name]));
     this.#checker = options.protocol.makeChecker({ voters: this.members, learners: [] });
-    this.#datagrams = new Datagrams(this.#queue, this.#random.fork());
+    this.#datagrams = new Datagrams(this.#queue, new Dice(seed));
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
-    this.#drawnCore = options.protocol.drawCores(this.#random, "stack");
+    this.#protocol = options.protocol.withLimits(options.protocol.drawLimits(this.#random, "stack"));
     this.#log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
     this.#snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
     this.#usesDatagrams = this.#random.chance(0.5);
+    const drift = this.#random.chance(0.5) ? options.protocol.clockDriftMax : 0;
+    const processes = [...this.members, ...Array.from({ length: clientCount }, (_, number) => `client-${number}`)];
+    for (const name of processes) this.#clockRates.set(name, 1 + this.#random.between(-drift, drift));
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
   }
 
@@ -123,8 +130,14 @@ export class World implements FaultTarget {
 
   async run(floors: RunFloors): Promise<WorldReport> {
     for (const node of this.#nodes.values()) this.#boot(node);
-    for (let number = 0; number < 4; number++) this.#startClient(number);
-    const faults = new FaultSchedule({ queue: this.#queue, random: this.#random.fork(), target: this, network: this.#datagrams });
+    for (let number = 0; number < clientCount; number++) this.#startClient(number);
+    const player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
+    const faults = new FaultSchedule({
+      queue: this.#queue,
+      random: this.#random.fork(),
+      target: this,
+      strike: (event) => player.play(event),
+    });
     this.#planClientPauses();
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.#checker.counts)) {
@@ -136,7 +149,8 @@ export class World implements FaultTarget {
         if (leader !== undefined) this.pause(leader, 1_500);
       }
     }
-    faults.heal();
+    faults.stop();
+    player.heal();
     for (const node of this.#nodes.values()) node.process.resume();
     for (const { process } of this.#clients) process.resume();
     this.#stopped = true;
@@ -208,7 +222,8 @@ export class World implements FaultTarget {
   }
 
   #makeProcess(name: string): SimulatedProcess {
-    return new SimulatedProcess({ name, queue: this.#queue, random: this.#random.fork(), wallBaseMs });
+    const clockRate = this.#clockRates.get(name) ?? 1;
+    return new SimulatedProcess({ name, queue: this.#queue, random: this.#random.fork(), wallBaseMs, clockRate });
   }
 
   #boot(node: Node): void {
@@ -220,7 +235,7 @@ export class World implements FaultTarget {
       disk: new PausingDisk(node.disk, process),
       checksum: crc32,
       transport: this.#network.transportOf(process),
-      protocol: this.#protocolOf(name),
+      protocol: { ...this.#protocol, makeCore: () => new ObservedCore(name, this.#protocol.makeCore(), this.#checker) },
       member: name,
       cluster,
       addresses: this.#addresses,
@@ -246,21 +261,9 @@ export class World implements FaultTarget {
     );
   }
 
-  #protocolOf(member: string): Protocol {
-    const { name, encode, decode, sparseSlots } = this.#options.protocol;
-    return {
-      name,
-      makeCore: () => new ObservedCore(member, this.#drawnCore(), this.#checker),
-      encode,
-      decode,
-      slots: sparseSlots ? "sparse" : "contiguous",
-      abilities: { membership: "fixed" },
-    };
-  }
-
   #post(from: SimulatedProcess, to: string, frame: Uint8Array): void {
     if (!from.isAlive) return;
-    this.#guard(() => this.#checker.onWire?.(from.name, to, this.#options.protocol.decode(frame)));
+    this.#guard(() => this.#checker.onWire?.(from.name, to, this.#protocol.decode(frame)));
     this.#datagrams.send(from.name, to, () => {
       const { process } = this.#node(to);
       process.run(() => {

@@ -1,0 +1,88 @@
+/**
+ * Carries out the faults of a schedule, whoever wrote it: the adversary of `fault-schedule.ts`, or a file.
+ */
+import { unreachable } from "../base/assert.ts";
+import { calmNetwork, type Datagrams } from "./datagrams.ts";
+import type { EventQueue } from "./event-queue.ts";
+import type { FaultEvent, LinkPair } from "./schedule.ts";
+
+/** What a world lets be done to its members. */
+export interface FaultTarget {
+  readonly members: readonly string[];
+  leader(): string | undefined;
+  isUp(member: string): boolean;
+  crash(member: string): void;
+  restart(member: string): void;
+  pause(member: string, durationMs: number): void;
+  /** The connection between two members breaks and comes back: what was in flight is gone. */
+  breakLink(from: string, to: string): void;
+  slowDisk(member: string, factor: number): void;
+}
+
+export class FaultPlayer {
+  readonly #queue: EventQueue;
+  readonly #target: FaultTarget;
+  readonly #network: Datagrams;
+
+  constructor(parts: { readonly queue: EventQueue; readonly target: FaultTarget; readonly network: Datagrams }) {
+    this.#queue = parts.queue;
+    this.#target = parts.target;
+    this.#network = parts.network;
+  }
+
+  play(event: FaultEvent): void {
+    switch (event.do) {
+      case "crash":
+        this.#crash(event.member, event.forMs);
+        break;
+      case "pause":
+        if (this.#target.isUp(event.member)) this.#target.pause(event.member, event.forMs);
+        break;
+      case "cut":
+      case "clog":
+        this.#block(event.links, event.do, event.forMs);
+        break;
+      case "break":
+        this.#target.breakLink(event.from, event.to);
+        break;
+      case "slow-disk":
+        this.#slowDisk(event);
+        break;
+      case "network":
+        this.#network.faults = event.faults;
+        break;
+      default:
+        unreachable(event);
+    }
+  }
+
+  /** Everything broken is mended. */
+  heal(): void {
+    this.#network.faults = calmNetwork;
+    for (const from of this.#target.members) {
+      this.#target.slowDisk(from, 1);
+      for (const to of this.#target.members) this.#network.open(from, to);
+      if (!this.#target.isUp(from)) this.#target.restart(from);
+    }
+  }
+
+  #crash(member: string, downMs: number): void {
+    if (!this.#target.isUp(member)) return;
+    this.#target.crash(member);
+    this.#queue.schedule(downMs, () => {
+      if (!this.#target.isUp(member)) this.#target.restart(member);
+    });
+  }
+
+  #slowDisk({ member, factor, forMs }: Extract<FaultEvent, { do: "slow-disk" }>): void {
+    this.#target.slowDisk(member, factor);
+    this.#queue.schedule(forMs, () => this.#target.slowDisk(member, 1));
+  }
+
+  #block(links: readonly LinkPair[], how: "cut" | "clog", lastsMs: number): void {
+    for (const [from, to] of links) this.#network[how](from, to);
+    this.#queue.schedule(lastsMs, () => {
+      for (const [from, to] of links) this.#network.open(from, to);
+    });
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * What happened to a world, as data: the group it began with, every fault and every request with its time. A failing seed
+ * is saved as one, reduced to the few events that matter (`shrink.ts`), and replayed on any later version.
+ *
+ * The file is described in `docs/schedule-format.md`. What an event leaves to chance (how long a letter travels, which part
+ * of a write survives) is thrown by `dice`, one stream per link and member, so that taking one event out changes little of
+ * what happens elsewhere.
+ */
+import type { MemberId, MembershipChange, ReadLevel } from "../consensus/core.ts";
+import type { NetworkFaults } from "./datagrams.ts";
+
+export type LinkPair = readonly [from: MemberId, to: MemberId];
+
+export type FaultEvent =
+  /** The power of the member fails: any prefix of what was on its way to the disk may have arrived. */
+  | { readonly do: "crash"; readonly member: MemberId; readonly forMs: number }
+  | { readonly do: "pause"; readonly member: MemberId; readonly forMs: number }
+  /** Letters on these links are lost. */
+  | { readonly do: "cut"; readonly links: readonly LinkPair[]; readonly forMs: number }
+  /** Letters on these links are held and arrive when it ends. */
+  | { readonly do: "clog"; readonly links: readonly LinkPair[]; readonly forMs: number }
+  /** The connection between the two breaks and comes back. */
+  | { readonly do: "break"; readonly from: MemberId; readonly to: MemberId }
+  | { readonly do: "slow-disk"; readonly member: MemberId; readonly factor: number; readonly forMs: number }
+  | { readonly do: "network"; readonly faults: NetworkFaults };
+
+export type LoadEvent =
+  | { readonly do: "submit"; readonly member: MemberId; readonly ticket: number }
+  | { readonly do: "read"; readonly member: MemberId; readonly ticket: number; readonly level: ReadLevel }
+  /** Somebody asks for a member to be added, promoted or removed. */
+  | { readonly do: "change"; readonly member: MemberId; readonly ticket: number; readonly change: MembershipChange }
+  /** Somebody asks the leader to hand over. */
+  | { readonly do: "transfer"; readonly member: MemberId; readonly ticket: number; readonly to?: MemberId };
+
+export type WorldEvent = FaultEvent | LoadEvent;
+export type TimedEvent = { readonly atMs: number } & WorldEvent;
+
+export function isLoad(event: WorldEvent): event is LoadEvent {
+  return event.do === "submit" || event.do === "read" || event.do === "change" || event.do === "transfer";
+}
+
+/** A group as it is formatted. */
+export interface Setup {
+  readonly voters: readonly MemberId[];
+  /** They run from the start and belong to nothing until they are added. */
+  readonly spares: readonly MemberId[];
+  /** Of the protocol's cores; `makeCore` takes them. */
+  readonly limits: Readonly<Record<string, unknown>>;
+  /** A member takes a snapshot when so many entries were delivered since the last. */
+  readonly snapshotEvery: number;
+  /** By member: its monotonic clock shows `offsetMs + rate * true time`. */
+  readonly clocks: Readonly<Record<MemberId, { readonly offsetMs: number; readonly rate: number }>>;
+}
+
+export const scheduleFormat = "conclave-schedule";
+export const scheduleVersion = 1;
+
+export interface Schedule {
+  readonly format: typeof scheduleFormat;
+  readonly version: typeof scheduleVersion;
+  readonly protocol: string;
+  readonly world: "core";
+  readonly dice: number;
+  readonly setup: Setup;
+  /** In the order of their times. */
+  readonly events: readonly TimedEvent[];
+  /** When everything broken is mended; the group has to come together after it. */
+  readonly healAtMs: number;
+  /** What it showed when it was saved, and where it came from. */
+  readonly found?: { readonly invariant: string; readonly message: string; readonly seed?: number; readonly mutant?: string };
+}
+
+/** @throws Error naming what is wrong with the file */
+export function parseSchedule(text: string): Schedule {
+  const value = JSON.parse(text) as Partial<Schedule>;
+  if (value.format !== scheduleFormat) throw new Error(`This is no schedule: "format" is not "${scheduleFormat}".`);
+  if (value.version !== scheduleVersion)
+    throw new Error(`The schedule is of version ${value.version}; this simulator reads ${scheduleVersion}.`);
+  for (const name of ["protocol", "world", "dice", "setup", "events", "healAtMs"] as const)
+    if (value[name] === undefined) throw new Error(`The schedule lacks "${name}".`);
+  return value as Schedule;
+}
+
+/** One event a line: a person reads it, and a diff shows what changed. */
+export function formatSchedule(schedule: Schedule): string {
+  const { events, ...head } = schedule;
+  const lines = events.map((event) => `    ${JSON.stringify(event)}`).join(",\n");
+  return `${JSON.stringify(head, null, 2).slice(0, -2)},\n  "events": [\n${lines}\n  ]\n}\n`;
+}
