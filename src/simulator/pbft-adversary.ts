@@ -42,6 +42,7 @@ export const misdeeds = [
   "false-reply",
   "false-checkpoint",
   "leap",
+  "usurp",
   "forge",
 ] as const;
 export type Misdeed = (typeof misdeeds)[number];
@@ -184,6 +185,7 @@ export class Adversary {
       if (message.kind === "pre-prepare") return this.#otherProposal(message.proposal.statement, message.batch);
       if (message.kind === "new-view") return { kind: "new-view", newView: this.#falseNewView(message.newView.statement) };
     }
+    if (mood.has("usurp") && message.kind === "prepare" && random.chance(0.3)) this.#usurp(to, message.vote.statement);
     if (mood.has("leap") && message.kind === "pre-prepare" && random.chance(0.3)) {
       const statement = { ...message.proposal.statement, sequence: message.proposal.statement.sequence + random.integer(1, 40) };
       if (statement.replica === this.#parts.number) return { ...message, proposal: this.#sign(statement) };
@@ -208,9 +210,20 @@ export class Adversary {
   /** Another batch in the same place. */
   #otherProposal(statement: PrePrepare, batch: Batch): PbftMessage {
     if (statement.replica !== this.#parts.number) return { kind: "pre-prepare", proposal: this.#sign(statement), batch };
+    // The same digest for other content is found out by whoever computes it.
+    if (this.#random.chance(0.2))
+      return { kind: "pre-prepare", proposal: this.#sign(statement), batch: this.#frames.slice(0, 2) };
     const other = this.#random.chance(0.4) ? [] : [...batch, ...this.#frames.slice(0, this.#random.integer(0, 2))].reverse();
     const digest = this.#parts.digest(encodeBatch(other));
     return { kind: "pre-prepare", proposal: this.#sign({ ...statement, digest }), batch: other };
+  }
+
+  /** Proposes where another is primary. */
+  #usurp(to: ReplicaNumber, { view, sequence }: Prepare): void {
+    const batch = this.#frames.slice(0, 1);
+    const digest = this.#parts.digest(encodeBatch(batch));
+    const proposal = this.#sign({ kind: "pre-prepare", replica: this.#parts.number, view, sequence, digest } as const);
+    this.#parts.send(to, { kind: "pre-prepare", proposal, batch });
   }
 
   /** Supports whatever anybody proposes, so that every side may come to its quorum. */
@@ -255,7 +268,7 @@ export class Adversary {
     return { stable, checkpoints: Array.from({ length: this.#parts.replicas }, () => own) };
   }
 
-  /** Certificates with its own prepare many times over, or with prepares for something else. */
+  /** Certificates with its own prepare many times over, with prepares for something else, or with forged ones. */
   #falseCertificates(change: ViewChange): readonly PreparedCertificate[] {
     const { number, replicas, digest } = this.#parts;
     const none = digest(encodeBatch([]));
@@ -271,7 +284,14 @@ export class Adversary {
       if (proposal === undefined) continue;
       const own = this.#sign({ ...pickVote(proposal.statement), kind: "prepare", replica: number } as const);
       const others = this.#preparesSeen(view, sequence);
-      const prepares = this.#random.chance(0.5) ? Array.from({ length: replicas }, () => own) : [own, ...others];
+      const prepares = this.#random.pick([
+        Array.from({ length: replicas }, () => own),
+        [own, ...others],
+        // In everybody's name, with our own seal.
+        Array.from({ length: replicas }, (_, replica) => replica)
+          .filter((replica) => replica !== primaryOf(view, replicas))
+          .map((replica) => this.#sign({ ...own.statement, replica })),
+      ]);
       forged.push({ proposal, prepares });
     }
     return forged;
