@@ -39,6 +39,12 @@ const rooms: Readonly<Record<string, Room>> = {
     mayImport: ["base", "consensus", "store", "log", "wire", "replica", "client", "host"],
   },
   // The client's half of a lease (`client/session.ts`) is the same whoever keeps the other half.
+  /** Borrows the disk, the sockets and the lock of the embedded engine; clients and letters are its own. */
+  "engines/pbft": {
+    floor: 4,
+    pure: false,
+    mayImport: ["base", "consensus", "store", "log", "wire", "host", "engines/embedded"],
+  },
   "engines/redis": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
   "engines/etcd": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
   "engines/zookeeper": { floor: 4, pure: false, mayImport: ["base", "store", "recipes", "client", "host"] },
@@ -63,6 +69,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "coordinator",
       "transactions",
       "engines/embedded",
+      "engines/pbft",
       "index.ts",
     ],
   },
@@ -76,6 +83,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "partitions",
       "client",
       "engines/embedded",
+      "engines/pbft",
       "engines/redis",
       "engines/etcd",
       "engines/zookeeper",
