@@ -43,6 +43,8 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   /** (slot, ballot) to the members that have it on disk. */
   readonly #accepted = new Map<string, Set<MemberId>>();
   readonly #chosenValues = new Map<Index, Held>();
+  /** Of the highest ballot that leads: the highest stamp among its proposals up to each slot. */
+  #stamps: { readonly ballot: Ballot; readonly highest: Map<Index, number> } = { ballot: 0, highest: new Map() };
   readonly #owners = new Map<Ballot, string>();
   readonly #leaders = new Map<Ballot, MemberId>();
 
@@ -115,6 +117,20 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
       chosen === undefined || ballotOf(entry) < chosen.ballot || chosen.value === valueHash(entry),
       "ProposesChosen",
       () => `${member} proposes another value for ${entry.index} in ballot ${entry.ballot} than was chosen in ${chosen?.ballot}`,
+    );
+  }
+
+  /** The agreed time of a leader's own values goes on from everything that it proposes before them. */
+  #checkStamp(member: MemberId, entry: LogEntry): void {
+    const ballot = ballotOf(entry);
+    if (this.#stamps.ballot < ballot) this.#stamps = { ballot, highest: new Map() };
+    if (this.#stamps.ballot > ballot) return;
+    const before = this.#stamps.highest.get(entry.index - 1) ?? 0;
+    this.#stamps.highest.set(entry.index, Math.max(before, entry.stampMs));
+    must(
+      entry.term !== ballot || entry.stampMs >= before,
+      "StampGoesOn",
+      () => `${member} gives ${entry.index} the stamp ${entry.stampMs}, and proposed ${before} before it`,
     );
   }
 
@@ -226,8 +242,9 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   }
 
   /** A2: accepted only in the ballot that is promised; what is learned from others is the chosen value. */
-  protected override onPut(member: MemberId, _ghost: Ghost, entry: LogEntry): void {
+  protected override onPut(member: MemberId, _ghost: Ghost, entry: LogEntry, probe: Probe): void {
     this.#checkOneValue(member, entry);
+    if (probe.role === "leader") this.#checkStamp(member, entry);
     const { promised } = this.#of(member);
     const isChosen = this.#chosenValues.get(entry.index)?.value === valueHash(entry);
     must(
