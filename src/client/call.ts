@@ -3,6 +3,7 @@
  */
 import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import { isReadOnly, type ResolvedOp, type ResolvedTxn } from "../store/command.ts";
+import type { CallOptions } from "../store/store.ts";
 import type { Refused } from "../wire/server-messages.ts";
 import type { ClaimWindow } from "./claim-window.ts";
 import type { Framed, FramedMessage, Link } from "./link.ts";
@@ -13,10 +14,14 @@ export type CallKind =
   /** To the leader. */
   | "read"
   /** To whoever is there. */
+  /** To the leader, by its clock. */
+  | "lease"
   | "stale"
   | "open-session"
   | "close-session"
-  | "status";
+  | "status"
+  /** To the leader: an operator's request. */
+  | "admin";
 
 export interface CallRequest {
   readonly kind: CallKind;
@@ -24,6 +29,8 @@ export interface CallRequest {
   readonly txn?: ResolvedTxn;
   /** The TTL of a session to open, the number of one to close. */
   readonly number?: number;
+  /** What an operator asks. */
+  readonly text?: string;
   /** Only this link will do. */
   readonly pinned?: Link;
   readonly timeoutMs?: number | undefined;
@@ -33,6 +40,7 @@ export interface CallRequest {
 export class Call implements Framed {
   readonly kind: CallKind;
   readonly number: number;
+  readonly text: string;
   readonly pinned: Link | undefined;
   readonly startedMs: number;
   readonly deadlineMs: number;
@@ -67,6 +75,7 @@ export class Call implements Framed {
     this.kind = request.kind;
     this.txn = request.txn;
     this.number = request.number ?? 0;
+    this.text = request.text ?? "";
     this.pinned = request.pinned;
     this.startedMs = times.nowMs;
     this.deadlineMs = times.nowMs + times.timeoutMs;
@@ -79,7 +88,7 @@ export class Call implements Framed {
 
   /** Whether it surely did not happen when it is given up now. */
   get isDefinite(): boolean {
-    return this.sends === 0 || this.kind === "read" || this.kind === "stale" || this.kind === "status";
+    return this.sends === 0 || ["read", "lease", "stale", "status"].includes(this.kind);
   }
 }
 
@@ -111,11 +120,11 @@ function answersValue(op: ResolvedOp): boolean {
 }
 
 /** The kind of call for a transaction. */
-export function kindOf(txn: ResolvedTxn, consistency: "linearizable" | "stale" | undefined): CallKind {
+export function kindOf(txn: ResolvedTxn, consistency: CallOptions["consistency"]): CallKind {
   if (!isReadOnly(txn)) {
-    if (consistency === "stale")
-      throw conclaveError("INVALID_OPTION", '`consistency: "stale"` is for reads; this transaction writes.');
+    if (consistency === "stale" || consistency === "lease")
+      throw conclaveError("INVALID_OPTION", `\`consistency: "${consistency}"\` is for reads; this transaction writes.`);
     return "write";
   }
-  return consistency === "stale" ? "stale" : "read";
+  return consistency === undefined || consistency === "linearizable" ? "read" : consistency;
 }

@@ -14,7 +14,7 @@ import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import { decodeCommand, type ResolvedOp, type ResolvedTxn } from "../store/command.ts";
 import { type Outcome, readOutcome } from "../store/outcome.ts";
-import { writeCloseSession, writeOpenSession, writeRead, writeStatus, writeTxn } from "../wire/client-messages.ts";
+import { writeAdmin, writeCloseSession, writeOpenSession, writeRead, writeStatus, writeTxn } from "../wire/client-messages.ts";
 import type { Refused } from "../wire/server-messages.ts";
 import { Call, type CallRequest, timeoutError } from "./call.ts";
 import type { ClaimWindow } from "./claim-window.ts";
@@ -306,8 +306,14 @@ export class Caller {
       case "close-session":
         writeCloseSession(writer, id, call.number);
         break;
+      case "lease":
+        writeRead(writer, id, "lease", call.txn as ResolvedTxn);
+        break;
       case "status":
         writeStatus(writer, id);
+        break;
+      case "admin":
+        writeAdmin(writer, id, call.text);
         break;
     }
   }

@@ -25,6 +25,7 @@ import type {
   WatchBatch,
   WatchOptions,
 } from "../store/store.ts";
+import type { AdminRequest } from "../wire/admin.ts";
 import { protocolMax, protocolMin, type Refuse, type Welcome } from "../wire/hello.ts";
 import { decodeStatus, type MemberStatus } from "../wire/member-status.ts";
 import type { Refused } from "../wire/server-messages.ts";
@@ -125,6 +126,17 @@ export class Client implements Engine {
   get connected(): Connected {
     const link = this.#navigator.leaderLink;
     return { leader: link?.member, address: link?.address, term: this.#navigator.term, nodes: this.#navigator.nodes() };
+  }
+
+  /**
+   * An operator's request, to whoever leads; resolves with the answer's text once it is done.
+   * @throws MEMBER_EXISTS, MEMBER_UNKNOWN, LAST_VOTER, CHANGE_IN_FLIGHT, LEARNER_LAGS, TRANSFER_REFUSED, TRANSFER_ABANDONED,
+   * UNSUPPORTED, UNAUTHORIZED, BUSY, TIMEOUT, NO_QUORUM (may have happened)
+   */
+  async administer(request: AdminRequest, options: Pick<CallOptions, "signal" | "timeoutMs"> = {}): Promise<string> {
+    checkCallOptions(options);
+    this.#assertOpen();
+    return this.#caller.submit<string>({ kind: "admin", text: JSON.stringify(request), ...options });
   }
 
   /**
@@ -362,10 +374,10 @@ function checkCallOptions({ timeoutMs, consistency }: CallOptions): void {
   if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs > 0)) {
     throw conclaveError("INVALID_OPTION", `\`timeoutMs\` must be milliseconds above 0; it is ${timeoutMs}.`);
   }
-  if (consistency !== undefined && consistency !== "linearizable" && consistency !== "stale") {
+  if (consistency !== undefined && !["linearizable", "stale", "lease"].includes(consistency)) {
     throw conclaveError(
       "INVALID_OPTION",
-      `\`consistency\` must be "linearizable" or "stale"; it is ${JSON.stringify(consistency)}.`,
+      `\`consistency\` must be "linearizable", "stale" or "lease"; it is ${JSON.stringify(consistency)}.`,
     );
   }
 }

@@ -7,6 +7,7 @@
 import { expect, test } from "vitest";
 import type { Connection, ConnectionHandler, Platform } from "../base/ports.ts";
 import type { MemberId } from "../consensus/core.ts";
+import type { AdminAnswer } from "../replica/administration.ts";
 import { Door, type DoorOptions } from "../replica/door.ts";
 import type { AnswerSink, ReplicaService } from "../replica/service.ts";
 import { WatchHub } from "../replica/watch-hub.ts";
@@ -206,6 +207,10 @@ export class TestMember implements ReplicaService {
 
   leader(): { readonly member: MemberId | undefined; readonly term: number } {
     return { member: this.#cluster.leader, term: this.#cluster.term };
+  }
+
+  administer(_request: unknown, answer: AdminAnswer): void {
+    answer({ refusal: { code: "UNSUPPORTED", message: "The test cluster has no operator.", definite: true, leader: undefined } });
   }
 
   tellLeader(): void {

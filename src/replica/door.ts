@@ -14,9 +14,11 @@ import { type ErrorCode, errorTable } from "../base/error-table.ts";
 import { ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Connection, ConnectionHandler, Platform, Telemetry, Timer } from "../base/ports.ts";
+import type { ReadLevel } from "../consensus/core.ts";
 import { checkTtl, decodeCommand, encodeCommand, isReadOnly, keyRangesOf, type ResolvedTxn } from "../store/command.ts";
 import type { BinaryRange } from "../store/key.ts";
 import { type Outcome, writeOutcome } from "../store/outcome.ts";
+import { type AdminRequest, decodeAdminRequest } from "../wire/admin.ts";
 import { type ClientMessageHandler, type Consistency, readClientMessages, type WatchOpen } from "../wire/client-messages.ts";
 import { endMessage } from "../wire/envelope.ts";
 import { checkHello, chooseProtocol, type Hello, type Refuse, readHello, writeRefuse, writeWelcome } from "../wire/hello.ts";
@@ -84,6 +86,8 @@ export interface DoorOptions {
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
 
+const everything: BinaryRange = { from: "", to: "\xff\xff\xff\xff" };
+
 /** A frame is sent early once it holds this much, so that answers do not pile up unseen by the bounds. */
 const frameBytesGoal = 262_144;
 
@@ -119,6 +123,7 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
   readonly #reads = new Map<number, readonly PendingRead[]>();
   /** Reads of the frame that is being handled. */
   #newReads: PendingRead[] = [];
+  #newLeaseReads: PendingRead[] = [];
   #pendingCount = 0;
 
   readonly #watches = new Map<number, HubWatch>();
@@ -152,7 +157,8 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
       this.#refuse({ code: "PROTOCOL", message: bareMessage(error) });
       return;
     }
-    this.#shareRead();
+    this.#newReads = this.#shareRead(this.#newReads, "linearizable");
+    this.#newLeaseReads = this.#shareRead(this.#newLeaseReads, "lease");
   }
 
   onClose(_connection: Connection, error?: Error): void {
@@ -189,7 +195,7 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
     }
     if (this.#isBusy(requestId)) return;
     this.#pendingCount++;
-    this.#newReads.push({ requestId, txn });
+    (consistency === "lease" ? this.#newLeaseReads : this.#newReads).push({ requestId, txn });
   }
 
   onOpenSession(requestId: number, ttlMs: number): void {
@@ -215,6 +221,30 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
 
   onStatus(requestId: number): void {
     writeStatusReply(this.writer(), requestId, encodeStatus(this.#service.status()));
+  }
+
+  /** Whoever may change the members or read everything owns the store, so the whole of it must be open to them. */
+  onAdmin(requestId: number, text: string): void {
+    let request: AdminRequest;
+    try {
+      request = decodeAdminRequest(text);
+    } catch (error) {
+      this.#refuseError(requestId, error);
+      return;
+    }
+    const isReading = request.kind === "save-snapshot" || request.kind === "read-snapshot";
+    if (!this.#isAllowed(everything, "read") || !(isReading || this.#isAllowed(everything, "write"))) {
+      this.#refuseRequest(requestId, "UNAUTHORIZED", "Members, leadership and backups are for those who may use every key.");
+      return;
+    }
+    if (this.#isBusy(requestId)) return;
+    this.#pendingCount++;
+    this.#service.administer(request, (answer) => {
+      this.#pendingCount--;
+      if (this.#state !== "open") return;
+      if ("text" in answer) writeStatusReply(this.writer(), requestId, answer.text);
+      else writeRefused(this.writer(), requestId, answer.refusal);
+    });
   }
 
   onPing(token: number): void {
@@ -408,15 +438,14 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
   }
 
   /** All reads of the frame wait for one proof of leadership: it is later than each of their arrivals. */
-  #shareRead(): void {
-    const reads = this.#newReads;
-    if (reads.length === 0 || this.#state !== "open") return;
-    this.#newReads = [];
+  #shareRead(reads: PendingRead[], level: ReadLevel): PendingRead[] {
+    if (reads.length === 0 || this.#state !== "open") return reads;
     this.#pendingCount++;
     const tag = this.#freeTags.pop() ?? this.#requestIds.length;
     this.#requestIds[tag] = 0;
     this.#reads.set(tag, reads);
-    this.#service.read(this, tag);
+    this.#service.read(this, tag, level);
+    return [];
   }
 
   #forgetReads(tag: number, reads: readonly PendingRead[]): void {

@@ -2,12 +2,16 @@
  * One member, assembled: its log, machine, replica, connections to peers and door. The host on Node and the simulator
  * both build members by this function, so what is tortured there is what runs here.
  */
+import { background } from "../base/background.ts";
+import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Checksum, Connection, ConnectionHandler, Disk, Platform, Telemetry, Transport } from "../base/ports.ts";
 import type { Configuration, Lane, MemberId } from "../consensus/core.ts";
 import { Log, type LogLimits } from "../log/log.ts";
 import { embeddedLimits, type Limits } from "../store/caps.ts";
 import { Machine } from "../store/machine.ts";
+import type { Refuse } from "../wire/hello.ts";
+import { Acquaintances } from "./acquaintances.ts";
 import { Peers } from "./peers.ts";
 import type { Protocol } from "./protocol.ts";
 import { Reception, type ReceptionOptions } from "./reception.ts";
@@ -24,6 +28,8 @@ export interface MemberOptions {
   readonly groupId?: number;
   /** Every member with the address at which peers and clients reach it; this one included. */
   readonly addresses: ReadonlyMap<MemberId, string>;
+  /** An empty directory joins the group of these addresses, whose leader adds it; else its members found a group. */
+  readonly joins?: boolean;
   readonly limits?: Limits;
   readonly logLimits?: Partial<LogLimits>;
   readonly replicaLimits?: Partial<ReplicaLimits>;
@@ -79,9 +85,25 @@ export class Member {
     try {
       const keepsDigest = options.keepsDigest ?? false;
       const machine = (await loadMachine(log, { limits, keepsDigest })) ?? new Machine({ limits, keepsDigest });
-      const configuration: Configuration = { voters: [...addresses.keys()].sort(), learners: [] };
+      const isNew = recovered.entries.length === 0 && recovered.meta.size === 0 && recovered.snapshot === undefined;
+      const acquaintances = await Acquaintances.open({
+        disk: options.disk,
+        checksum: options.checksum,
+        isNew,
+        joins: options.joins ?? false,
+        isAlone: addresses.size <= 1,
+      });
+      // Whoever joins knows nobody until it is sent the log.
+      const configuration: Configuration = acquaintances.joins
+        ? { voters: [], learners: [] }
+        : { voters: [...addresses.keys()].sort(), learners: [], addresses: Object.fromEntries(addresses) };
+      const halt = (why: string, error?: unknown): void => replica.halt(why, error);
       let peers: Peers | undefined;
-      const post = options.post ?? ((to: MemberId, frame: Uint8Array, lane: Lane) => peers?.post(to, frame, lane));
+      const post =
+        options.post ??
+        ((to: MemberId, frame: Uint8Array, lane: Lane) => {
+          if (acquaintances.isAdmitted) peers?.post(to, frame, lane);
+        });
       const shared = { platform, member, cluster, groupId, addresses, ...(telemetry === undefined ? {} : { telemetry }) };
       const replica = new Replica({
         ...shared,
@@ -92,23 +114,56 @@ export class Member {
         machineOptions: { limits, keepsDigest },
         configuration,
         post,
+        onMembers: (known, { isCommitted }) => {
+          peers?.setMembers(known);
+          if (isCommitted) {
+            background(
+              acquaintances
+                .forgetAllBut([...known.keys()])
+                .catch((error: unknown) => halt("A file could not be written.", error)),
+              "forget a member",
+            );
+          }
+        },
         ...(options.replicaLimits === undefined ? {} : { limits: options.replicaLimits }),
         ...(options.onHalt === undefined ? {} : { onHalt: options.onHalt }),
       });
       if (options.post === undefined) {
         const { transport, credential } = options;
         const onLink = (peer: MemberId, up: boolean): void => replica.linkChanged(peer, up);
+        const onRemembered = (peer: MemberId): void => {
+          const others = [...replica.addresses.keys()].filter((other) => other !== member);
+          background(
+            acquaintances.welcomedBy(peer, others).then(
+              () => undefined,
+              (error: unknown) => halt("A file could not be written.", error),
+            ),
+            "be welcomed",
+          );
+        };
+        const onRefused = ({ code, message }: Refuse): void => {
+          // One that has taken part already is refused by somebody who was away when its name was given anew.
+          if (code === "MEMBER_WIPED" && !acquaintances.isAdmitted) halt(message, conclaveError(code, message));
+        };
         peers = new Peers({
           ...shared,
           protocol: protocol.name,
           transport,
+          incarnation: log.incarnation,
+          belongs: () => replica.knowsMembers && replica.addresses.has(member),
           onLink,
+          onRemembered,
+          onRefused,
           ...(credential === undefined ? {} : { credential }),
         });
       }
       const reception = new Reception({
         platform,
         replica,
+        acquaintances,
+        hasMembership: protocol.abilities.membership !== "fixed",
+        onUnknownPeer: (unknown, address) => peers?.answerUnknown(unknown, address),
+        onFailed: (error) => halt("A file could not be written.", error),
         ...options.reception,
         ...(telemetry === undefined ? {} : { telemetry }),
       });

@@ -12,7 +12,7 @@ import type { Connection, Platform, Telemetry, Timer, Transport } from "../base/
 import type { ProtocolName } from "../base/protocol-name.ts";
 import type { Lane, MemberId } from "../consensus/core.ts";
 import { messageTypes, readMessages } from "../wire/envelope.ts";
-import { protocolMax, protocolMin, readRefuse, writeHello } from "../wire/hello.ts";
+import { protocolMax, protocolMin, type Refuse, readRefuse, readWelcome, writeHello } from "../wire/hello.ts";
 
 export interface PeersOptions {
   readonly platform: Platform;
@@ -22,8 +22,14 @@ export interface PeersOptions {
   readonly groupId: number;
   readonly protocol: ProtocolName;
   readonly credential?: Uint8Array;
-  /** Without this member. */
+  /** Those at the start, this member included; `setMembers` says who came and went. */
   readonly addresses: ReadonlyMap<MemberId, string>;
+  readonly incarnation: number;
+  /** Whether the configuration in force names this member. */
+  readonly belongs: () => boolean;
+  /** The peer remembers us, durably. */
+  readonly onRemembered: (peer: MemberId) => void;
+  readonly onRefused: (refuse: Refuse) => void;
   readonly onLink: (peer: MemberId, up: boolean) => void;
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
@@ -32,10 +38,16 @@ export interface PeersOptions {
 const bufferedBytesMax = 67_108_864;
 const redialMsMin = 50;
 const redialMsMax = 500;
+/** A member that left is still written to for so long: what it has to know of its leaving is on the way. */
+const farewellMs = 2_000;
+/** Members that are not in the configuration here and say that they are in theirs: an old configuration knows few of them. */
+const unknownMax = 16;
 
 interface Peer {
   readonly member: MemberId;
-  readonly address: string;
+  address: string;
+  /** Not in our configuration: dialled once, to answer it. */
+  isUnknown: boolean;
   connection: Connection | undefined;
   isUp: boolean;
   redialMs: number;
@@ -46,18 +58,48 @@ export class Peers {
   readonly #options: PeersOptions;
   readonly #peers = new Map<MemberId, Peer>();
   readonly #writer = new ByteWriter();
+  #started = false;
   #closed = false;
 
   constructor(options: PeersOptions) {
     this.#options = options;
-    for (const [member, address] of options.addresses) {
-      if (member === options.member) continue;
-      this.#peers.set(member, { member, address, connection: undefined, isUp: false, redialMs: redialMsMin, timer: undefined });
-    }
+    this.setMembers(options.addresses);
   }
 
   start(): void {
+    this.#started = true;
     for (const peer of this.#peers.values()) this.#dial(peer);
+  }
+
+  /** Dials whoever is new or has moved, and says farewell to whoever left. */
+  setMembers(addresses: ReadonlyMap<MemberId, string>): void {
+    for (const [member, address] of addresses) {
+      if (member === this.#options.member) continue;
+      const peer = this.#peers.get(member);
+      if (peer === undefined) this.#add(member, address, { isUnknown: false });
+      else {
+        peer.isUnknown = false;
+        if (peer.address === address) continue;
+        peer.address = address;
+        // Its end dials the new one.
+        peer.connection?.close();
+      }
+    }
+    for (const peer of this.#peers.values()) {
+      if (addresses.has(peer.member) || peer.isUnknown) continue;
+      peer.isUnknown = true;
+      this.#options.platform.setTimer(farewellMs, () => {
+        if (peer.isUnknown) this.#remove(peer);
+      });
+    }
+  }
+
+  /** A peer of the group that this member does not know (yet) writes to us: to be answered, it must be dialled. */
+  answerUnknown(member: MemberId, address: string): void {
+    if (this.#peers.has(member) || member === this.#options.member) return;
+    if ([...this.#peers.values()].filter(({ isUnknown }) => isUnknown).length < unknownMax) {
+      this.#add(member, address, { isUnknown: true });
+    }
   }
 
   close(): void {
@@ -79,9 +121,29 @@ export class Peers {
     return this.#peers.get(member)?.isUp ?? false;
   }
 
+  #add(member: MemberId, address: string, { isUnknown }: { readonly isUnknown: boolean }): void {
+    const peer: Peer = {
+      member,
+      address,
+      isUnknown,
+      connection: undefined,
+      isUp: false,
+      redialMs: redialMsMin,
+      timer: undefined,
+    };
+    this.#peers.set(member, peer);
+    if (this.#started) this.#dial(peer);
+  }
+
+  #remove(peer: Peer): void {
+    this.#peers.delete(peer.member);
+    peer.timer?.cancel();
+    peer.connection?.close();
+  }
+
   #dial(peer: Peer): void {
-    if (this.#closed) return;
-    const { member, cluster, groupId, protocol, credential, platform } = this.#options;
+    if (this.#closed || this.#peers.get(peer.member) !== peer) return;
+    const { member, cluster, groupId, protocol, credential, platform, incarnation } = this.#options;
     peer.connection = this.#options.transport.dial(peer.address, {
       onOpen: (connection) => {
         this.#writer.reset();
@@ -95,6 +157,9 @@ export class Peers {
           groupId,
           agreement: protocol,
           credential: credential ?? emptyBytes,
+          address: this.#options.addresses.get(member),
+          incarnation,
+          belongs: this.#options.belongs(),
         });
         connection.send(this.#writer.finish());
       },
@@ -104,7 +169,11 @@ export class Peers {
         const wasUp = peer.isUp;
         peer.isUp = false;
         if (wasUp) this.#options.onLink(peer.member, false);
-        if (this.#closed) return;
+        if (this.#closed || this.#peers.get(peer.member) !== peer) return;
+        if (peer.isUnknown) {
+          this.#remove(peer);
+          return;
+        }
         peer.timer = platform.setTimer(peer.redialMs, () => this.#dial(peer));
         peer.redialMs = Math.min(redialMsMax, peer.redialMs * 2);
       },
@@ -119,8 +188,10 @@ export class Peers {
           peer.isUp = true;
           peer.redialMs = redialMsMin;
           this.#options.onLink(peer.member, true);
+          if (readWelcome(body).remembers === true) this.#options.onRemembered(peer.member);
         } else if (type === messageTypes.refuse) {
-          const { code, message } = readRefuse(body);
+          const refuse = readRefuse(body);
+          const { code, message } = refuse;
           peer.redialMs = redialMsMax;
           this.#options.telemetry?.emit({
             kind: "connection.refused",
@@ -130,6 +201,7 @@ export class Peers {
             why: message,
           });
           connection.close();
+          this.#options.onRefused(refuse);
         }
       });
     } catch {

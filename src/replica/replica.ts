@@ -18,10 +18,11 @@ import { assert, unreachable } from "../base/assert.ts";
 import { background } from "../base/background.ts";
 import { ByteWriter } from "../base/byte-codec.ts";
 import type { ErrorCode } from "../base/error-table.ts";
-import { ConclaveError } from "../base/errors.ts";
+import { ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { ProtocolName } from "../base/protocol-name.ts";
+import { membersOf } from "../consensus/configuration.ts";
 import type {
   Configuration,
   Core,
@@ -30,16 +31,20 @@ import type {
   LogEntry,
   MemberId,
   Output,
+  ReadLevel,
   Recovered,
   RejectReason,
   Term,
 } from "../consensus/core.ts";
 import type { Log } from "../log/log.ts";
+import type { SnapshotInfo } from "../log/snapshot-file.ts";
 import { BatchWriter } from "../store/batch-writer.ts";
 import { encodeCommand } from "../store/command.ts";
 import { Machine, type MachineOptions } from "../store/machine.ts";
 import type { Outcome } from "../store/outcome.ts";
-import type { MemberStatus } from "../wire/member-status.ts";
+import { type AdminRequest, encodePiece, type SavedSnapshot } from "../wire/admin.ts";
+import { encodeStatus, type MemberStatus } from "../wire/member-status.ts";
+import { type AdminAnswer, refusalOf } from "./administration.ts";
 import { Outbox } from "./outbox.ts";
 import type { Protocol } from "./protocol.ts";
 import type { AnswerSink, Refusal, ReplicaService } from "./service.ts";
@@ -61,6 +66,11 @@ export const replicaDefaults: ReplicaLimits = {
   snapshotEveryBytes: 16_777_216,
 };
 
+/** Bytes of a backup in one answer. */
+const snapshotPieceBytes = 262_144;
+
+type MemberRequest = Exclude<AdminRequest, { kind: "save-snapshot" | "read-snapshot" }>;
+
 export interface ReplicaParts {
   readonly platform: Platform;
   /** How the members agree. The replica makes its core from it. */
@@ -72,7 +82,10 @@ export interface ReplicaParts {
   readonly cluster: string;
   readonly groupId: number;
   readonly configuration: Configuration;
+  /** What this start was told of addresses; it goes before what the configuration says. */
   readonly addresses: ReadonlyMap<MemberId, string>;
+  /** The members that the configuration in force names, whenever they change. */
+  readonly onMembers?: (addresses: ReadonlyMap<MemberId, string>, options: { readonly isCommitted: boolean }) => void;
   /** Takes an encoded letter to a peer, or drops it. */
   readonly post: (to: MemberId, frame: Uint8Array, lane: "control" | "log" | "bulk") => void;
   /** For the machine of a snapshot from the leader. */
@@ -87,8 +100,11 @@ export class Replica implements ReplicaService {
   readonly member: MemberId;
   readonly cluster: string;
   readonly groupId: number;
-  readonly addresses: ReadonlyMap<MemberId, string>;
   readonly #parts: ReplicaParts;
+  #configuration: Configuration;
+  #addresses: ReadonlyMap<MemberId, string>;
+  /** Whether the group has committed a configuration that names this member. */
+  #wasMember = false;
   readonly #platform: Platform;
   readonly #protocol: Protocol;
   readonly #core: Core<unknown>;
@@ -122,9 +138,12 @@ export class Replica implements ReplicaService {
   #flushPlanned = false;
   #ticket = 0;
 
-  // Reads of this turn, and those under way.
+  // Reads of this turn, by level, and those under way.
   #reads = new WaitingBatch();
+  #leaseReads = new WaitingBatch();
   readonly #readsByTicket = new Map<number, WaitingBatch>();
+  /** Operators' requests under way, by ticket. */
+  readonly #adminByTicket = new Map<number, { readonly request: AdminRequest; readonly answer: AdminAnswer }>();
   #snapshotting = false;
   #installing: Promise<void> = Promise.resolve();
 
@@ -133,7 +152,8 @@ export class Replica implements ReplicaService {
     this.member = parts.member;
     this.cluster = parts.cluster;
     this.groupId = parts.groupId;
-    this.addresses = parts.addresses;
+    this.#configuration = parts.configuration;
+    this.#addresses = parts.addresses;
     this.#platform = parts.platform;
     this.#protocol = parts.protocol;
     this.#core = parts.protocol.makeCore();
@@ -182,6 +202,16 @@ export class Replica implements ReplicaService {
     return this.#protocol.name;
   }
 
+  /** Everybody whom the configuration in force names, with the address where it is reached, as far as that is known. */
+  get addresses(): ReadonlyMap<MemberId, string> {
+    return this.#addresses;
+  }
+
+  /** Whether the group knows its members here. A member that is to join learns them from the leader. */
+  get knowsMembers(): boolean {
+    return this.#configuration.voters.length > 0;
+  }
+
   get machine(): Machine {
     return this.#machine;
   }
@@ -218,6 +248,9 @@ export class Replica implements ReplicaService {
       sessions: this.#machine.sessionCount,
       syncs: this.#syncs,
       elapsedMs: this.#machine.elapsedMs,
+      voters: this.#configuration.voters,
+      ...(this.#configuration.outgoing === undefined ? {} : { outgoing: this.#configuration.outgoing }),
+      learners: this.#configuration.learners,
       peers: [...this.addresses].map(([member, address]) => {
         const heardMs = probe.lastHeardMsOf(member);
         const lastHeardMsAgo = heardMs === undefined ? -1 : Math.round(nowMs - heardMs);
@@ -243,13 +276,13 @@ export class Replica implements ReplicaService {
     this.#add(command, sink, tag);
   }
 
-  read(sink: AnswerSink, tag: number): void {
+  read(sink: AnswerSink, tag: number, level: ReadLevel = "linearizable"): void {
     const refusal = this.#refusal();
     if (refusal !== undefined) {
       sink.onRefused(tag, refusal);
       return;
     }
-    this.#reads.add(sink, tag);
+    (level === "lease" ? this.#leaseReads : this.#reads).add(sink, tag);
     this.#planFlush();
   }
 
@@ -269,7 +302,99 @@ export class Replica implements ReplicaService {
     this.#waiters.drop(sink);
     this.#batch.drop(sink);
     this.#reads.drop(sink);
+    this.#leaseReads.drop(sink);
     for (const reads of this.#readsByTicket.values()) reads.drop(sink);
+  }
+
+  administer(request: AdminRequest, answer: AdminAnswer): void {
+    const refusal = this.#refusal();
+    if (refusal !== undefined) {
+      answer({ refusal });
+      return;
+    }
+    switch (request.kind) {
+      case "save-snapshot":
+        background(this.#saveForOperator(answer), "snapshot");
+        return;
+      case "read-snapshot":
+        background(this.#readForOperator(request, answer), "snapshot");
+        return;
+      default:
+        this.#administerMembers(request, answer);
+    }
+  }
+
+  #administerMembers(request: MemberRequest, answer: AdminAnswer): void {
+    if (this.#protocol.abilities.membership === "fixed") {
+      const message = `The members of a group that agrees by ${this.protocol} are fixed; stop them all to change them.`;
+      answer({ refusal: { code: "UNSUPPORTED", message, definite: true, leader: undefined } });
+      return;
+    }
+    const ticket = ++this.#ticket;
+    const nowMs = this.#platform.now();
+    this.#adminByTicket.set(ticket, { request, answer });
+    if (request.kind === "transfer") this.#feed({ kind: "transfer", nowMs, ticket, to: request.to });
+    else this.#feed({ kind: "change", nowMs, ticket, change: request });
+  }
+
+  #answerAdmin(ticket: number, answer: Parameters<AdminAnswer>[0]): void {
+    const admin = this.#adminByTicket.get(ticket);
+    this.#adminByTicket.delete(ticket);
+    admin?.answer(answer);
+  }
+
+  #adminRefusal(request: AdminRequest, why: RejectReason): Refusal {
+    switch (why) {
+      case "not-leader":
+        return this.#notLeader(true);
+      case "lost-leadership":
+        return this.#notLeader(false);
+      case "busy":
+      case "fenced":
+      case "transferring":
+        return {
+          code: "BUSY",
+          message: `Member "${this.member}" leads since a moment ago, or not for much longer.`,
+          definite: true,
+          leader: undefined,
+        };
+      default:
+        return refusalOf(why, request, undefined);
+    }
+  }
+
+  async #saveForOperator(answer: AdminAnswer): Promise<void> {
+    if (this.#snapshotting) {
+      const message = "A snapshot is being written already.";
+      answer({ refusal: { code: "BUSY", message, definite: true, leader: undefined } });
+      return;
+    }
+    this.#snapshotting = true;
+    try {
+      const { revision } = this.#machine;
+      const saved = await this.#buildSnapshot();
+      const text: SavedSnapshot | undefined = saved && { index: saved.index, lengthBytes: saved.lengthBytes, revision };
+      if (text === undefined) answer({ refusal: this.#stopped(true) });
+      else answer({ text: JSON.stringify(text) });
+    } finally {
+      this.#snapshotting = false;
+    }
+  }
+
+  async #readForOperator(ask: Extract<AdminRequest, { kind: "read-snapshot" }>, answer: AdminAnswer): Promise<void> {
+    try {
+      const part = await this.#log.readSnapshot(ask.offset, snapshotPieceBytes);
+      if (part === undefined || part.index !== ask.index) {
+        const message = `The snapshot at ${ask.index} was replaced by a newer one; begin again.`;
+        answer({ refusal: { code: "BUSY", message, definite: true, leader: undefined } });
+        return;
+      }
+      answer({ text: encodePiece(part) });
+    } catch (error) {
+      answer({
+        refusal: { code: "DISK_FAILED", message: `The snapshot could not be read: ${error}`, definite: true, leader: undefined },
+      });
+    }
   }
 
   #confirm(session: number, sink: AnswerSink, tag: number): void {
@@ -320,7 +445,8 @@ export class Replica implements ReplicaService {
       this.#flushPlanned = false;
       if (this.#closed || this.#halted !== undefined) return;
       if (this.#commands.count > 0) this.#submit();
-      if (this.#reads.count > 0) this.#submitReads();
+      if (this.#reads.count > 0) this.#submitReads("linearizable");
+      if (this.#leaseReads.count > 0) this.#submitReads("lease");
     });
   }
 
@@ -332,12 +458,13 @@ export class Replica implements ReplicaService {
     this.#feed({ kind: "submit", nowMs: this.#platform.now(), ticket, payload: this.#commands.finish() });
   }
 
-  #submitReads(): void {
-    const reads = this.#reads;
-    this.#reads = new WaitingBatch();
+  #submitReads(level: ReadLevel): void {
+    const reads = level === "lease" ? this.#leaseReads : this.#reads;
+    if (level === "lease") this.#leaseReads = new WaitingBatch();
+    else this.#reads = new WaitingBatch();
     const ticket = ++this.#ticket;
     this.#readsByTicket.set(ticket, reads);
-    this.#feed({ kind: "read", nowMs: this.#platform.now(), ticket });
+    this.#feed({ kind: "read", nowMs: this.#platform.now(), ticket, level });
   }
 
   #expire(sessions: readonly number[]): void {
@@ -427,7 +554,10 @@ export class Replica implements ReplicaService {
           this.#onRole(output);
           break;
         case "configuration":
+          this.#onConfiguration(output);
+          break;
         case "done":
+          this.#answerAdmin(output.ticket, { text: encodeStatus(this.status()) });
           break;
         case "read-snapshot":
           background(
@@ -459,6 +589,28 @@ export class Replica implements ReplicaService {
     });
   }
 
+  #onConfiguration({ configuration, committed }: Extract<Output<unknown>, { kind: "configuration" }>): void {
+    this.#configuration = configuration;
+    const members = membersOf(configuration);
+    const known = new Map<MemberId, string>();
+    for (const member of members) {
+      const address = this.#parts.addresses.get(member) ?? configuration.addresses?.[member];
+      if (address !== undefined) known.set(member, address);
+    }
+    this.#addresses = members.length === 0 ? this.#parts.addresses : known;
+    this.#parts.onMembers?.(this.#addresses, { isCommitted: committed && configuration.outgoing === undefined });
+    if (!committed || configuration.outgoing !== undefined) return;
+    if (members.includes(this.member)) this.#wasMember = true;
+    else if (this.#wasMember) this.#leave();
+  }
+
+  /** The group goes on without this member; whoever committed it has told us, and there is nothing left to do here. */
+  #leave(): void {
+    const why = `Member "${this.member}" was removed from cluster "${this.cluster}".`;
+    // After the outputs of this step: what it still has to say is said.
+    this.#platform.defer(() => this.#halt(why, conclaveError("MEMBER_REMOVED", why)));
+  }
+
   #onRole(output: Extract<Output<unknown>, { kind: "role" }>): void {
     const wasLeader = this.#role.role === "leader";
     const changed = this.#role.leader !== output.leader || this.#role.term !== output.term;
@@ -478,6 +630,11 @@ export class Replica implements ReplicaService {
   }
 
   #onRejected(ticket: number, why: RejectReason): void {
+    const admin = this.#adminByTicket.get(ticket);
+    if (admin !== undefined) {
+      this.#answerAdmin(ticket, { refusal: this.#adminRefusal(admin.request, why) });
+      return;
+    }
     const refusal: Refusal =
       why === "busy"
         ? {
@@ -486,7 +643,14 @@ export class Replica implements ReplicaService {
             definite: true,
             leader: undefined,
           }
-        : this.#notLeader(true);
+        : why === "transferring"
+          ? {
+              code: "NOT_LEADER",
+              message: `Member "${this.member}" is handing leadership over.`,
+              definite: true,
+              leader: undefined,
+            }
+          : this.#notLeader(true);
     const batch = this.#waiters.rejected(ticket) ?? this.#readsByTicket.get(ticket);
     this.#readsByTicket.delete(ticket);
     if (batch !== undefined) refuse(batch, refusal);
@@ -496,11 +660,12 @@ export class Replica implements ReplicaService {
     for (const batch of this.#waiters.takeAll()) refuse(batch, refusal);
     for (const reads of this.#readsByTicket.values()) refuse(reads, { ...refusal, definite: true });
     this.#readsByTicket.clear();
-    const [batch, reads] = [this.#batch, this.#reads];
+    const [batch, reads, leaseReads] = [this.#batch, this.#reads, this.#leaseReads];
     this.#batch = new WaitingBatch();
     this.#reads = new WaitingBatch();
+    this.#leaseReads = new WaitingBatch();
     if (this.#commands.count > 0) this.#commands.finish();
-    for (const never of [batch, reads]) refuse(never, { ...refusal, definite: true });
+    for (const never of [batch, reads, leaseReads]) refuse(never, { ...refusal, definite: true });
   }
 
   // ------------------------------------------------------------------------------------------------ applying
@@ -554,7 +719,7 @@ export class Replica implements ReplicaService {
     );
   }
 
-  async #buildSnapshot(): Promise<void> {
+  async #buildSnapshot(): Promise<SnapshotInfo | undefined> {
     const index = this.#machine.appliedIndex;
     // Not the latest: that of a change under way stands in an entry above the snapshot.
     const probe = this.#core.probe();
@@ -569,9 +734,11 @@ export class Replica implements ReplicaService {
         chunks,
       });
       if (saved.index === index) this.#feed({ kind: "snapshot-built", ...saved });
+      return saved;
     } catch (error) {
       // The log goes on without it, and grows; the next attempt comes with the next entries.
       if (!this.#closed) this.#halt("A snapshot could not be written.", error);
+      return undefined;
     }
   }
 
@@ -633,6 +800,11 @@ export class Replica implements ReplicaService {
   }
 
   // ------------------------------------------------------------------------------------------------ the end
+
+  /** Ends this member's part, for a reason from outside the loop. */
+  halt(why: string, error?: unknown): void {
+    this.#halt(why, error);
+  }
 
   #halt(why: string, error?: unknown): void {
     if (this.#halted !== undefined || this.#closed) return;

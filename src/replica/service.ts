@@ -4,10 +4,12 @@
  */
 
 import type { ErrorCode } from "../base/error-table.ts";
-import type { MemberId } from "../consensus/core.ts";
+import type { MemberId, ReadLevel } from "../consensus/core.ts";
 import type { Machine } from "../store/machine.ts";
 import type { Outcome } from "../store/outcome.ts";
+import type { AdminRequest } from "../wire/admin.ts";
 import type { MemberStatus } from "../wire/member-status.ts";
+import type { AdminAnswer } from "./administration.ts";
 
 /** Receives the answers of what it asked, each once, by its own `tag`. */
 export interface AnswerSink {
@@ -40,7 +42,7 @@ export interface ReplicaService {
   /** Puts the encoded command into the log. The bytes are copied before the call returns. */
   propose(command: Uint8Array, sink: AnswerSink, tag: number): void;
   /** Answers `onReady` at a moment when the machine holds every write that was answered before this call (ReadIndex). */
-  read(sink: AnswerSink, tag: number): void;
+  read(sink: AnswerSink, tag: number, level?: ReadLevel): void;
   /**
    * Renews the session's lease. `onReady` only from a leader that proved, after this call, that it leads, and while no
    * expiry of the session is in flight. Otherwise refused: SESSION_EXPIRED, NOT_LEADER, NO_QUORUM.
@@ -51,4 +53,6 @@ export interface ReplicaService {
   /** Called on every change of leader, until the returned function is called. */
   onLeaderChange(listener: () => void): () => void;
   status(): MemberStatus;
+  /** An operator's request; the members, leadership, a backup. */
+  administer(request: AdminRequest, answer: AdminAnswer): void;
 }

@@ -47,8 +47,8 @@ export class Operator {
       return { kind: "change", change: { kind: this.#random.chance(0.8) ? "promote" : "remove", member } };
     if (!voters.includes(member))
       return { kind: "change", change: { kind: this.#random.chance(0.9) ? "add" : "promote", member } };
-    // Most of the time two voters are left alone: a group of one has no elections.
-    const isWanted = this.#random.chance(voters.length > 3 ? 0.5 : voters.length > 2 ? 0.2 : 0.02);
+    // Two voters are left alone: a group of one has no elections, and a run wants some.
+    const isWanted = voters.length !== 2 && this.#random.chance(voters.length > 3 ? 0.5 : 0.2);
     return isWanted ? { kind: "change", change: { kind: "remove", member } } : undefined;
   }
 

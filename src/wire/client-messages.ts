@@ -20,7 +20,10 @@ export interface WatchOpen {
   readonly creditBytes: number;
 }
 
-export type Consistency = "linearizable" | "stale";
+/** `lease`: linearizable while the clocks of the members keep the bound that the protocol's page states. */
+export type Consistency = "linearizable" | "stale" | "lease";
+
+const consistencies: readonly Consistency[] = ["linearizable", "stale", "lease"];
 
 /** The bytes handed over are views of the frame: copy what must outlive the call. */
 export interface ClientMessageHandler {
@@ -34,6 +37,8 @@ export interface ClientMessageHandler {
   onWatchCredit(watchId: number, creditBytes: number): void;
   onStatus(requestId: number): void;
   onPing(token: number): void;
+  /** An operator's request: see `admin.ts`. */
+  onAdmin(requestId: number, request: string): void;
 }
 
 export function writeTxn(writer: ByteWriter, requestId: number, txn: ResolvedTxn): void {
@@ -48,7 +53,7 @@ export function writeTxn(writer: ByteWriter, requestId: number, txn: ResolvedTxn
 export function writeRead(writer: ByteWriter, requestId: number, consistency: Consistency, txn: ResolvedTxn): void {
   const at = beginMessage(writer, messageTypes.read);
   writer.varint(requestId);
-  writer.u8(consistency === "stale" ? 1 : 0);
+  writer.u8(consistencies.indexOf(consistency));
   const commandAt = beginLength(writer);
   writeCommand(writer, txn);
   endLength(writer, commandAt);
@@ -94,6 +99,13 @@ export function writeStatus(writer: ByteWriter, requestId: number): void {
   endMessage(writer, at);
 }
 
+export function writeAdmin(writer: ByteWriter, requestId: number, request: string): void {
+  const at = beginMessage(writer, messageTypes.admin);
+  writer.varint(requestId);
+  writer.utf8(request);
+  endMessage(writer, at);
+}
+
 export function writePing(writer: ByteWriter, token: number): void {
   const at = beginMessage(writer, messageTypes.ping);
   writer.varint(token);
@@ -111,7 +123,7 @@ function readClientMessage(type: number, body: ByteReader, handler: ClientMessag
       handler.onTxn(body.varint(), body.bytes());
       break;
     case messageTypes.read:
-      handler.onRead(body.varint(), body.u8() === 1 ? "stale" : "linearizable", body.bytes());
+      handler.onRead(body.varint(), consistencies[body.u8()] ?? "linearizable", body.bytes());
       break;
     case messageTypes.openSession:
       handler.onOpenSession(body.varint(), body.varint());
@@ -136,6 +148,9 @@ function readClientMessage(type: number, body: ByteReader, handler: ClientMessag
       break;
     case messageTypes.ping:
       handler.onPing(body.varint());
+      break;
+    case messageTypes.admin:
+      handler.onAdmin(body.varint(), body.utf8());
       break;
     default:
       // A newer client: it finds out by the protocol range, or by the missing answer.

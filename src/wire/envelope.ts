@@ -23,6 +23,7 @@ export const messageTypes = {
   watchCredit: 8,
   status: 9,
   ping: 10,
+  admin: 11,
 
   welcome: 32,
   refuse: 33,

@@ -40,6 +40,12 @@ export interface Hello {
   readonly agreement?: string;
   /** Opaque here; the host's `authenticate` reads it. */
   readonly credential: Uint8Array;
+  /** Of a peer: where it is reached, for whoever does not know it yet. */
+  readonly address?: string | undefined;
+  /** Of a peer: which life of its directory this is (`log/identity.ts`). Undefined: older than the question. */
+  readonly incarnation?: number | undefined;
+  /** Of a peer: whether the configuration in force there names it. One that is yet to be added does not belong. */
+  readonly belongs?: boolean;
 }
 
 export interface Welcome {
@@ -50,6 +56,8 @@ export interface Welcome {
   readonly addresses: ReadonlyMap<string, string>;
   readonly leader: string | undefined;
   readonly term: number;
+  /** To a peer: this life of its directory is remembered here, durably. */
+  readonly remembers?: boolean;
 }
 
 export interface Refuse {
@@ -68,8 +76,11 @@ const helloTags = {
   groupId: 7,
   credential: 8,
   agreement: 9,
+  address: 10,
+  incarnation: 11,
+  belongs: 12,
 } as const;
-const welcomeTags = { protocol: 1, member: 2, cluster: 3, address: 4, leader: 5, term: 6 } as const;
+const welcomeTags = { protocol: 1, member: 2, cluster: 3, address: 4, leader: 5, term: 6, remembers: 7 } as const;
 const roles = ["client", "peer"] as const;
 
 /** Writes the whole first frame. */
@@ -84,6 +95,9 @@ export function writeHello(writer: ByteWriter, hello: Hello): void {
   fields.text(helloTags.to, hello.to);
   fields.number(helloTags.groupId, hello.groupId);
   fields.text(helloTags.agreement, hello.agreement);
+  fields.text(helloTags.address, hello.address);
+  if (hello.incarnation !== undefined) fields.number(helloTags.incarnation, hello.incarnation);
+  if (hello.belongs !== undefined) fields.number(helloTags.belongs, hello.belongs ? 1 : 0);
   if (hello.credential.length > 0) fields.put(helloTags.credential, (value) => value.bytes(hello.credential));
 }
 
@@ -98,6 +112,9 @@ export function readHello(frame: Uint8Array): Hello {
   let member = "";
   let to: string | undefined;
   let agreement: string | undefined;
+  let address: string | undefined;
+  let incarnation: number | undefined;
+  let belongs: boolean | undefined;
   let credential: Uint8Array = emptyBytes;
   readTaggedFields(new ByteReader(frame, magic.length), new ByteReader(emptyBytes), (tag, value) => {
     if (tag === helloTags.protocolMin) min = value.varint();
@@ -108,13 +125,22 @@ export function readHello(frame: Uint8Array): Hello {
     else if (tag === helloTags.to) to = value.utf8();
     else if (tag === helloTags.groupId) groupId = value.varint();
     else if (tag === helloTags.agreement) agreement = value.utf8();
+    else if (tag === helloTags.address) address = value.utf8();
+    else if (tag === helloTags.incarnation) incarnation = value.varint();
+    else if (tag === helloTags.belongs) belongs = value.varint() === 1;
     else if (tag === helloTags.credential) credential = value.bytes().slice();
   });
   const roleName = roles[role];
   if (roleName === undefined) throw conclaveError("PROTOCOL", `A hello names the unknown role ${role}.`);
   if (groupId > 0xffff_ffff) throw conclaveError("PROTOCOL", "A hello names a group id above 32 bits.");
   const known = { protocolMin: min, protocolMax: max, role: roleName, cluster, member, to, groupId, credential };
-  return agreement === undefined ? known : { ...known, agreement };
+  return {
+    ...known,
+    ...(agreement === undefined ? {} : { agreement }),
+    ...(address === undefined ? {} : { address }),
+    ...(incarnation === undefined ? {} : { incarnation }),
+    ...(belongs === undefined ? {} : { belongs }),
+  };
 }
 
 /** The highest protocol that both sides speak; undefined when their ranges do not meet. */
@@ -174,6 +200,7 @@ export function writeWelcome(writer: ByteWriter, welcome: Welcome): void {
   }
   fields.text(welcomeTags.leader, welcome.leader);
   fields.number(welcomeTags.term, welcome.term);
+  if (welcome.remembers === true) fields.number(welcomeTags.remembers, 1);
   endMessage(writer, at);
 }
 
@@ -181,6 +208,7 @@ export function readWelcome(body: ByteReader): Welcome {
   let [protocol, term] = [0, 0];
   let [member, cluster] = ["", ""];
   let leader: string | undefined;
+  let remembers = false;
   const addresses = new Map<string, string>();
   readTaggedFields(body, new ByteReader(emptyBytes), (tag, value) => {
     if (tag === welcomeTags.protocol) protocol = value.varint();
@@ -189,8 +217,9 @@ export function readWelcome(body: ByteReader): Welcome {
     else if (tag === welcomeTags.address) addresses.set(value.utf8(), value.utf8());
     else if (tag === welcomeTags.leader) leader = value.utf8();
     else if (tag === welcomeTags.term) term = value.varint();
+    else if (tag === welcomeTags.remembers) remembers = value.varint() === 1;
   });
-  return { protocol, member, cluster, addresses, leader, term };
+  return { protocol, member, cluster, addresses, leader, term, ...(remembers ? { remembers } : {}) };
 }
 
 export function writeRefuse(writer: ByteWriter, refuse: Refuse): void {

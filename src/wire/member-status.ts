@@ -19,6 +19,11 @@ export interface MemberStatus {
   /** Writes of its log that reached the disk, since it started. Commands per write is what group commit gains. */
   readonly syncs: number;
   readonly elapsedMs: number;
+  /** Who decides, as this member knows it. Undefined: a member from before members could change. */
+  readonly voters?: readonly string[];
+  /** The voters before the change that is under way. */
+  readonly outgoing?: readonly string[];
+  readonly learners?: readonly string[];
   readonly peers: readonly {
     readonly member: string;
     readonly address: string;
