@@ -45,6 +45,8 @@ export class Reception {
   readonly #hub: WatchHub;
   readonly #open = new Set<Connection>();
   readonly #writer = new ByteWriter();
+  /** On which connection each peer was greeted last: what still lies on an earlier one is of an earlier process. */
+  readonly #latest = new Map<string, Connection>();
   #closed = false;
 
   constructor(options: ReceptionOptions) {
@@ -73,6 +75,7 @@ export class Reception {
         if (guest.kind === "unknown") guest.timer.cancel();
         else if (guest.kind === "client") guest.door.onClose(connection, error);
         else if (guest.kind === "peer") {
+          if (this.#latest.get(guest.member) === connection) this.#latest.delete(guest.member);
           const { member } = this.#options.replica;
           this.#emit({ kind: "connection.closed", member, remote: connection.remote, why: error?.message ?? "the peer left" });
         }
@@ -133,6 +136,7 @@ export class Reception {
 
   #welcomePeer(connection: Connection, hello: Hello, { remembers }: { readonly remembers: boolean }): Guest {
     const { replica } = this.#options;
+    this.#latest.set(hello.member, connection);
     const { member: leader, term } = replica.leader();
     const { member, cluster, addresses } = replica;
     this.#writer.reset();
@@ -178,7 +182,7 @@ export class Reception {
 
   #onLetter(connection: Connection, guest: Guest & { readonly kind: "peer" }, frame: Uint8Array): Guest {
     // Until enough of the others have met this directory, its member has no part in what they write.
-    if (!this.#options.acquaintances.isAdmitted) return guest;
+    if (!this.#options.acquaintances.isAdmitted || this.#latest.get(guest.member) !== connection) return guest;
     try {
       this.#options.replica.receive(guest.member, frame);
       return guest;

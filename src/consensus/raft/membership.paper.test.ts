@@ -249,3 +249,15 @@ test("a follower that is told to campaign does so at once, without the dry run (
     [1, 2].map(() => ({ kind: "vote-request", term: 2, preVote: false, transfer: true, lastIndex: 1, lastTerm: 1 })),
   );
 });
+
+test("a member that is removed and added again starts from nothing: its disk may be another one", () => {
+  const bench = withLearner();
+  expect(bench.core.probe().matchOf("d")).toBe(bench.core.probe().lastIndex);
+  change(bench, 2, { kind: "remove", member: "d" });
+  bench.sync();
+  bench.hear("b", accepted(2, bench.core.probe().lastIndex));
+  // It was not heard of its removal yet, so it is still written to.
+  expect(bench.core.probe().matchOf("d")).toBeDefined();
+  change(bench, 3, { kind: "add", member: "d" });
+  expect(bench.core.probe().matchOf("d")).toBe(0);
+});

@@ -825,8 +825,9 @@ export class Raft implements Core<RaftMessage> {
   #followConfiguration(): void {
     const members = new Set(membersOf(this.#configuration));
     for (const member of members) {
-      this.#departing.delete(member);
-      if (member === this.#self || this.#progress.has(member)) continue;
+      // One that left and comes back may be somebody else under the old name: nothing is taken for granted of it.
+      const isBack = this.#departing.delete(member);
+      if (member === this.#self || (this.#progress.has(member) && !isBack)) continue;
       this.#progress.set(member, new Progress(this.#log.lastIndex + 1, this.#nowMs));
     }
     for (const member of this.#progress.keys()) {

@@ -20,6 +20,8 @@ export interface HostOptions extends ProtocolOptions {
   readonly member: string;
   readonly cluster: string;
   readonly addresses: ReadonlyMap<string, string>;
+  /** An empty directory joins the cluster of these addresses instead of founding it. */
+  readonly joins?: boolean;
   /** How the members agree. Default: that of the directory, raft for an empty one. */
   readonly protocol?: ProtocolName;
   readonly telemetry?: Telemetry<ConclaveEvent>;
