@@ -22,6 +22,8 @@ function explain(
   { name, to }: { readonly name: string; readonly to: string | undefined },
 ): readonly [ErrorCode, string] {
   switch (reason) {
+    case "unsupported":
+      return ["UNSUPPORTED", "The protocol by which this group agrees cannot do that."];
     case "change-in-flight":
       return ["CHANGE_IN_FLIGHT", "Another change of the members is not committed yet."];
     case "member-exists":
