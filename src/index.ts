@@ -61,6 +61,7 @@ export { Topic, type TopicNews, type TopicOptions } from "./recipes/topic.ts";
 export { op, when } from "./recipes/when.ts";
 export type { Caps, Limits } from "./store/caps.ts";
 export type { Entry } from "./store/entry.ts";
+export type { Finding } from "./store/finding.ts";
 export type {
   CallOptions,
   CasStore,

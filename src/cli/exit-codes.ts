@@ -24,12 +24,12 @@ export const exitCodes = {
 /** What `conclave help exit-codes` prints. */
 export const exitCodeTable: readonly (readonly [code: string, meaning: string])[] = [
   ["0", "done"],
-  ["1", "no: `get` found no such key, `status` found a member or leader missing"],
+  ["1", "no: no such key, holder, leader or item; `status`: one is missing; `doctor`: a danger"],
   ["64", "the command line is wrong; nothing was sent"],
   ["69", "no answer in time; it may have happened (--json: see `definite`)"],
   ["70", "a defect, or a member that had to halt"],
   ["74", "the data directory: not to be had, full, failing or corrupt"],
-  ["75", "the lock was not free in time (another number with -E)"],
+  ["75", "not free, or not come to it, in time (another number with -E)"],
   ["77", "the store refused the credential"],
   ["78", "set up otherwise: directory in use, wrong cluster, wrong member, ..."],
   ["79", "the lock was lost while the command ran"],
@@ -47,6 +47,8 @@ export function exitCodeOf(error: unknown): number {
 
 const special: Partial<Record<ErrorCode, number>> = {
   LOCK_TIMEOUT: exitCodes.busy,
+  WAIT_TIMEOUT: exitCodes.busy,
+  QUEUE_FULL: exitCodes.busy,
   UNAUTHORIZED: exitCodes.refused,
   DISK_FULL: exitCodes.disk,
   DISK_FAILED: exitCodes.disk,

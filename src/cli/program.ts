@@ -3,14 +3,18 @@
  */
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { addDoctorCommand } from "./doctor-command.ts";
+import { addElectCommand } from "./elect-command.ts";
 import { exitCodeTable } from "./exit-codes.ts";
 import { addKeyValueCommands } from "./key-value-commands.ts";
 import { addLockCommand } from "./lock-command.ts";
 import { addLocksCommand } from "./locks-command.ts";
 import { table } from "./print.ts";
 import { addServeCommand } from "./serve-command.ts";
+import { addSharedHoldCommands } from "./shared-hold-commands.ts";
 import { addStatusCommand } from "./status-command.ts";
 import { addUpCommand } from "./up-command.ts";
+import { addValueCommands } from "./value-commands.ts";
 import { addWatchCommand } from "./watch-command.ts";
 
 export function makeProgram(): Command {
@@ -37,9 +41,13 @@ Exit codes: conclave help exit-codes.`,
   addServeCommand(program);
   addStatusCommand(program);
   addLockCommand(program);
+  addSharedHoldCommands(program);
+  addElectCommand(program);
   addLocksCommand(program);
+  addValueCommands(program);
   addKeyValueCommands(program);
   addWatchCommand(program);
+  addDoctorCommand(program);
   addExitCodes(program);
   return program;
 }

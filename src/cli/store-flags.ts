@@ -20,7 +20,7 @@ export const defaultStore = "conclave://127.0.0.1:7400";
 export function addStoreFlags(command: Command, options: { readonly namespace: boolean }): Command {
   command
     .addOption(
-      new Option("--store <url>", "conclave://host:port[,host:port...], file:DIRECTORY or memory:")
+      new Option("--store <url>", "where: conclave://host:port[,...], file:DIRECTORY, redis://host:port, ...")
         .env("CONCLAVE_STORE")
         .default(defaultStore),
     )

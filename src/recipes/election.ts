@@ -337,6 +337,16 @@ export class Term {
     return this.#granted.hold.held;
   }
 
+  /** As of a hold. */
+  get deadline(): number {
+    return this.#granted.hold.deadline;
+  }
+
+  /** Why it was lost; null while it leads and after it resigned. */
+  get loss(): ConclaveError | null {
+    return this.#granted.hold.loss;
+  }
+
   /** @throws LOCK_LOST, NOT_HOLDER (the term is over) */
   assertHeld(): void {
     this.#granted.hold.assertHeld();

@@ -10,10 +10,12 @@
  * Leaves out re-entrancy: in a runtime of callbacks "the same caller" means nothing.
  */
 import { assert } from "../base/assert.ts";
+import { linkSignal } from "../base/link-signal.ts";
 import type { CallOptions, Store } from "../store/store.ts";
 import { Acquirable, type AcquirableParts, type LockOptions, lockDefaults } from "./acquirable.ts";
 import { type Contender, contenderOf } from "./campaign.ts";
 import { encodeMetadata } from "./metadata.ts";
+import { observeRange } from "./observe.ts";
 import { checkHoldTimes, checkName, checkTtlMs, type StoreSource } from "./options.ts";
 import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
 import { askToYield, revocationsOf } from "./revocation.ts";
@@ -60,6 +62,35 @@ export class Lock extends Acquirable {
   /** The holder and the waiters, in order. `limit`: how many at most. Default 100. */
   queue({ limit = 100, ...options }: CallOptions & { readonly limit?: number } = {}): Promise<readonly Contender[]> {
     return contendersOf(this.parts.store, { limit, ...options });
+  }
+
+  /**
+   * The holder and the waiters at once and after every change, until the signal aborts or the loop is left. States may be
+   * skipped, the present one is not. `limit`: how many at most. Default 100.
+   */
+  async *observe({
+    limit = 100,
+    signal,
+  }: {
+    readonly limit?: number;
+    readonly signal?: AbortSignal;
+  } = {}): AsyncGenerator<readonly Contender[], void, void> {
+    const link = linkSignal(signal);
+    let told: string | undefined;
+    try {
+      const options = { range: wholeQueue, order: "create", limit, signal: link.signal } as const;
+      for await (const { entries } of observeRange(this.parts.store, options)) {
+        const state = entries.map((entry) => `${entry.key}@${entry.modRevision}`).join();
+        if (state === told) continue;
+        told = state;
+        yield entries.map(contenderOf);
+      }
+    } catch (error) {
+      if (!link.signal.aborted) throw error;
+    } finally {
+      link.abort();
+      link.unlink();
+    }
   }
 
   /**

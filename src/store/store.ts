@@ -7,6 +7,7 @@
  */
 import type { Caps } from "./caps.ts";
 import type { Entry } from "./entry.ts";
+import type { Finding } from "./finding.ts";
 
 /** A key: bytes in order. A string stands for its UTF-8 bytes. Not empty; at most `limits.keyBytesMax`. */
 export type Key = string | Uint8Array;
@@ -226,6 +227,8 @@ export interface Engine extends AsyncDisposable {
   readonly caps: Caps;
   /** An order of its own on engines that shard; a key prefix on the embedded one. Any text without U+0000. */
   store(namespace: string): Store;
+  /** Looks at how the system behind is set up. Left out: there is nothing that could weaken what `caps` says. */
+  doctor?(options?: CallOptions): Promise<readonly Finding[]>;
   /** Sessions end, calls in flight fail with CLOSED. Idempotent. */
   close(): Promise<void>;
 }

@@ -71,6 +71,8 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
   const processHold = new ProcessHold(nodePlatform);
   const finder = primaryFinder(url, slotOf(tagOf(settled.group)), settings);
   const link = new PrimaryLink({ finder, settings, platform: nodePlatform, processHold });
+  // Who waits for the first connection is a call like any other: without this a program ends in the middle of `connect`.
+  processHold.retain();
   try {
     await link.open();
     const report = await readServerReport(link, { kind: url.kind, timeoutMs: settled.timeoutMs });
@@ -80,6 +82,8 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
   } catch (error) {
     link.close();
     throw error;
+  } finally {
+    processHold.release();
   }
 }
 
@@ -144,9 +148,15 @@ export class RedisEngine implements Engine {
   }
 
   async #close(): Promise<void> {
-    this.#hub.close();
-    await this.#sessions.close();
-    this.#options.link.close();
+    const { link, processHold } = this.#options;
+    processHold.retain();
+    try {
+      this.#hub.close();
+      await this.#sessions.close();
+      link.close();
+    } finally {
+      processHold.release();
+    }
   }
 }
 
