@@ -35,6 +35,8 @@ export class Connection {
   onClose: ((error: ConclaveError) => void) | undefined;
   /** Replies that nobody asked for: messages of a subscription. */
   onPush: ((reply: Reply) => void) | undefined;
+  /** Scripts whose text this server has been told. */
+  readonly knownScripts = new Set<string>();
   /** When the last byte came, by the clock of the process. */
   heardAtMs = performance.now();
   readonly #socket: Socket;
@@ -158,11 +160,10 @@ export class Connection {
       if (password !== undefined)
         replies.push(this.call(username === undefined ? ["AUTH", password] : ["AUTH", username, password]));
       if (database !== 0) replies.push(this.call(["SELECT", database]));
-      const named = this.call(["CLIENT", "SETNAME", clientName]);
+      // Not everybody may name connections; it is only for people.
+      this.call(["CLIENT", "SETNAME", clientName]).catch(() => undefined);
       replies.push(this.call(["PING"]));
       for (const reply of await Promise.all(replies)) if (reply instanceof RespError) throw errorOfReply(reply, this.address);
-      // Not everybody may name connections; it is only for people.
-      await named;
     } catch (error) {
       throw isProtocol(error) ? notRedis(this.address, error) : error;
     } finally {

@@ -62,6 +62,7 @@ export class PrimaryLink implements RedisLink {
   #opening: Promise<Connection> | undefined;
   #backoffMs = backoffMsMin;
   #retryTimer: Timer | undefined;
+  #wasUp = false;
   #isClosed = false;
 
   constructor(options: {
@@ -76,30 +77,45 @@ export class PrimaryLink implements RedisLink {
     this.#processHold = options.processHold;
   }
 
-  /** The first connection. @throws CONNECTION_REFUSED, TLS_FAILED, UNAUTHORIZED, READ_ONLY, TIMEOUT */
+  /**
+   * The first connection. Where somebody else decides who is the primary, it waits while they do.
+   * @throws CONNECTION_REFUSED, TLS_FAILED, UNAUTHORIZED, READ_ONLY, TIMEOUT
+   */
   async open(): Promise<void> {
-    await this.#connected();
+    const untilMs = this.#platform.now() + this.#settings.timeoutMs;
+    for (;;) {
+      try {
+        await this.#connected();
+        return;
+      } catch (error) {
+        const delayMs = this.#nextBackoffMs();
+        if (!this.#finder.follows || !this.#isPassing(error) || this.#platform.now() + delayMs > untilMs) throw error;
+        await this.#pause(delayMs);
+      }
+    }
   }
 
   run(script: Script, { keys, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
     const rest = [keys.length, ...keys, ...args];
-    return this.#perform(call, async (connection) => {
-      const sent = connection.call(["EVALSHA", script.sha, ...rest]);
+    // The server gives up before the caller does, so that the answer says how many there were.
+    const waitMs = Math.max(1, Math.floor(call.timeoutMs * 0.8));
+    const send = async (connection: Connection, command: readonly Argument[]): Promise<Reply> => {
+      const sent = connection.call(command);
+      if (replicas === 0) return sent;
       // In the same write: it waits for the replicas of everything that this connection has written.
-      const waited = replicas > 0 ? connection.call(["WAIT", replicas, call.timeoutMs]) : undefined;
-      waited?.catch(() => undefined);
-      let reply = await sent;
-      let confirmed = await waited;
-      if (reply instanceof RespError && reply.word === "NOSCRIPT") {
-        const again = connection.call(["EVAL", script.text, ...rest]);
-        const waitedAgain = replicas > 0 ? connection.call(["WAIT", replicas, call.timeoutMs]) : undefined;
-        waitedAgain?.catch(() => undefined);
-        reply = await again;
-        confirmed = await waitedAgain;
-      }
+      const [reply, confirmed] = await Promise.all([sent, connection.call(["WAIT", replicas, waitMs])]);
       if (typeof confirmed === "number" && confirmed < replicas && !(reply instanceof RespError))
         throw conclaveError("REPLICAS_MISSING", `Only ${confirmed} of ${replicas} replicas confirmed.`);
       return reply;
+    };
+    return this.#perform(call, async (connection) => {
+      if (connection.knownScripts.has(script.sha)) {
+        const reply = await send(connection, ["EVALSHA", script.sha, ...rest]);
+        if (!(reply instanceof RespError) || reply.word !== "NOSCRIPT") return reply;
+      }
+      // The text makes the server know it; then its name is enough.
+      connection.knownScripts.add(script.sha);
+      return send(connection, ["EVAL", script.text, ...rest]);
     });
   }
 
@@ -196,7 +212,7 @@ export class PrimaryLink implements RedisLink {
     if (signal === undefined) return opening;
     return opening.catch(async (error: unknown) => {
       // Who waits for an answer waits for a server, too, unless this one will never do.
-      if (this.#isClosed || !isPassing(error, this.#finder)) throw error;
+      if (this.#isClosed || !this.#isPassing(error)) throw error;
       await raceSignal(this.#pause(this.#nextBackoffMs()), signal);
       return this.#connected(signal);
     });
@@ -209,6 +225,7 @@ export class PrimaryLink implements RedisLink {
       throw conclaveError("CLOSED", "The client of Redis was closed.");
     }
     this.#backoffMs = backoffMsMin;
+    this.#wasUp = true;
     this.#connection = connection;
     connection.onClose = () => this.#onLost(connection);
     this.onUp?.();
@@ -235,6 +252,14 @@ export class PrimaryLink implements RedisLink {
     );
   }
 
+  /** Whether the same question may have another answer soon. */
+  #isPassing(error: unknown): boolean {
+    if (!(error instanceof ConclaveError)) return false;
+    // Whoever spoke our language before will again: a connection that ended in its handshake looks like a foreign one.
+    if (error.code === "TLS_FAILED") return this.#wasUp;
+    return error.retryable || (error.code === "READ_ONLY" && this.#finder.follows);
+  }
+
   #nextBackoffMs(): number {
     const backoffMs = this.#backoffMs * (0.5 + this.#platform.randomUint32() / 2 ** 33);
     this.#backoffMs = Math.min(this.#backoffMs * 2, backoffMsMax);
@@ -244,11 +269,6 @@ export class PrimaryLink implements RedisLink {
   #pause(delayMs: number): Promise<void> {
     return new Promise((resolve) => void this.#platform.setTimer(delayMs, resolve));
   }
-}
-
-function isPassing(error: unknown, finder: PrimaryFinder): boolean {
-  if (!(error instanceof ConclaveError)) return false;
-  return error.retryable || (error.code === "READ_ONLY" && finder.follows) || error.code === "CONNECTION_REFUSED";
 }
 
 /** `MOVED 3999 127.0.0.1:6381`. An empty host means the one that said it. */

@@ -26,7 +26,10 @@ export interface ServerFacts {
   readonly failsOver: boolean;
 }
 
-export function redisCaps(facts: ServerFacts, engine: string): Caps {
+export function redisCaps(
+  facts: ServerFacts,
+  { engine, ttlMsMax }: { readonly engine: string; readonly ttlMsMax: number },
+): Caps {
   return {
     engine,
     linearizable: facts.syncsEachWrite && !facts.failsOver ? "always" : "until-failover",
@@ -47,6 +50,6 @@ export function redisCaps(facts: ServerFacts, engine: string): Caps {
     olderReads: false,
     // A revision never lies below the server's clock in microseconds when it begins anew.
     tokenSurvives: ["restart", "failover", "restore"],
-    limits: redisLimits,
+    limits: { ...redisLimits, ttlMsMax },
   };
 }

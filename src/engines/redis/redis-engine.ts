@@ -21,10 +21,10 @@ import type { ConnectionSettings } from "./connection.ts";
 import { PrimaryLink, type RedisLink } from "./link.ts";
 import { primaryFinder } from "./primary-finder.ts";
 import { PushConnection, type PushHandler, type RedisPush } from "./push.ts";
-import { redisCaps } from "./redis-caps.ts";
+import { redisCaps, redisLimits } from "./redis-caps.ts";
 import { RedisHub } from "./redis-hub.ts";
 import { RedisSessions } from "./redis-sessions.ts";
-import { RedisStore, runTxn, timeoutMsDefault } from "./redis-store.ts";
+import { RedisStore, runTxn, timeoutMsDefault, ttlMsDefault } from "./redis-store.ts";
 import { ScriptCaller, tagOf } from "./script-caller.ts";
 import { readServerReport, type ServerReport } from "./server-report.ts";
 import { slotOf } from "./slot.ts";
@@ -44,6 +44,11 @@ export interface RedisOptions {
    * what a primary that was cut off may go on confirming (`min-replicas-max-lag`). Default 1_000. -1: do not wait at all.
    */
   readonly quarantineMs?: number;
+  /**
+   * The longest TTL that anybody in the group asks for. Milliseconds. Default 120_000, and then failovers are waited out for
+   * the longest that was asked for, but for 15_000 at least. A shorter one shortens that wait; tell every client the same.
+   */
+  readonly ttlMsMax?: number;
   /** For `rediss:`: certificates and the like, as Node's `tls.connect` takes them. */
   readonly tls?: TlsOptions;
   /** How long a connection may take. Milliseconds. Default 5_000. */
@@ -51,7 +56,13 @@ export interface RedisOptions {
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
 
-export const redisDefaults = { group: "conclave", wait: 0, quarantineMs: 1_000, timeoutMs: 5_000, ttlMs: 15_000 } as const;
+export const redisDefaults = {
+  group: "conclave",
+  wait: 0,
+  quarantineMs: 1_000,
+  timeoutMs: 5_000,
+  ttlMsMax: redisLimits.ttlMsMax,
+} as const;
 
 /**
  * Connects, and asks the server what it is.
@@ -91,6 +102,7 @@ export interface RedisEngineOptions {
   readonly group: string;
   readonly wait: number;
   readonly quarantineMs: number;
+  readonly ttlMsMax: number;
   readonly link: RedisLink;
   readonly openPush: (handler: PushHandler) => RedisPush;
   readonly report: ServerReport;
@@ -108,11 +120,17 @@ export class RedisEngine implements Engine {
   #closing: Promise<void> | undefined;
 
   constructor(options: RedisEngineOptions) {
-    const { group, link, processHold, quarantineMs, report, telemetry, wait } = options;
+    const { group, link, processHold, quarantineMs, report, telemetry, ttlMsMax, wait } = options;
     const platform = this.#platform;
     this.#options = options;
-    this.caps = redisCaps(report, report.engine);
-    this.#caller = new ScriptCaller({ link, group, quarantineMs, replicas: wait, ttlMsDefault: redisDefaults.ttlMs });
+    this.caps = redisCaps(report, { engine: report.engine, ttlMsMax });
+    this.#caller = new ScriptCaller({
+      link,
+      group,
+      quarantineMs,
+      replicas: wait,
+      ttlMsDefault: Math.min(ttlMsDefault, ttlMsMax),
+    });
     const caller = this.#caller;
     this.#hub = new RedisHub({
       group,
@@ -165,15 +183,16 @@ interface Settled {
   readonly wait: number;
   readonly quarantineMs: number;
   readonly timeoutMs: number;
+  readonly ttlMsMax: number;
 }
 
 /** Options, else the URL's parameters, else the defaults. @throws INVALID_OPTION */
 export function settle({ parameters }: Pick<RedisUrl, "parameters">, options: Omit<RedisOptions, "url">): Settled {
   for (const name of parameters.keys()) {
-    if (!["group", "wait", "quarantineMs", "timeoutMs"].includes(name))
+    if (!["group", "wait", "quarantineMs", "timeoutMs", "ttlMsMax"].includes(name))
       throw conclaveError("INVALID_OPTION", `A URL of Redis takes no parameter \`${name}\`.`);
   }
-  const number = (name: "wait" | "quarantineMs" | "timeoutMs", min: number): number => {
+  const number = (name: "wait" | "quarantineMs" | "timeoutMs" | "ttlMsMax", min: number): number => {
     const value = options[name] ?? Number(parameters.get(name) ?? redisDefaults[name]);
     if (!Number.isSafeInteger(value) || value < min)
       throw conclaveError("INVALID_OPTION", `\`${name}\` must be a whole number from ${min}.`);
@@ -183,5 +202,11 @@ export function settle({ parameters }: Pick<RedisUrl, "parameters">, options: Om
   // Braces would move the hash tag.
   if (!/^[^{}\0]{1,128}$/.test(group))
     throw conclaveError("INVALID_OPTION", "`group` must be 1 to 128 characters without braces.");
-  return { group, wait: number("wait", 0), quarantineMs: number("quarantineMs", -1), timeoutMs: number("timeoutMs", 1) };
+  return {
+    group,
+    wait: number("wait", 0),
+    quarantineMs: number("quarantineMs", -1),
+    timeoutMs: number("timeoutMs", 1),
+    ttlMsMax: number("ttlMsMax", redisLimits.ttlMsMin),
+  };
 }

@@ -26,7 +26,7 @@ import { scripts } from "./scripts.ts";
 import { decodeTxnReply, encodeTxn, puts } from "./txn-codec.ts";
 
 export const timeoutMsDefault = 10_000;
-const ttlMsDefault = 15_000;
+export const ttlMsDefault = 15_000;
 const againMs = 20;
 
 export interface RedisStoreOptions {
@@ -74,7 +74,7 @@ export class RedisStore implements Store {
     return this.#options.hub.watch(prefix.slice(0, -1), { range: wholeRange(prefix, range, this.caps.limits), from, signal });
   }
 
-  #ttlMsOf({ ttlMs = ttlMsDefault }: SessionOptions): number {
+  #ttlMsOf({ ttlMs = Math.min(ttlMsDefault, this.caps.limits.ttlMsMax) }: SessionOptions): number {
     checkTtl(ttlMs, this.caps.limits);
     return ttlMs;
   }
