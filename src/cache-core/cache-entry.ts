@@ -6,6 +6,7 @@ import { keyHash } from "./key-hash.ts";
 export interface CacheEntry<V> {
   readonly key: string;
   readonly keyHash: number;
+  readonly life: number;
   readonly tags: readonly string[];
   readonly tagHashes: readonly number[];
   readonly value: V;
@@ -33,6 +34,7 @@ export interface CacheEntry<V> {
 export interface EntryParts<V> {
   readonly key: string;
   readonly keyHash: number;
+  readonly life: number;
   readonly tags: readonly string[];
   readonly value: V;
   readonly stamp: number;
@@ -55,6 +57,7 @@ export function makeEntry<V>(parts: EntryParts<V>): CacheEntry<V> {
   return {
     key,
     keyHash: parts.keyHash,
+    life: parts.life,
     tags,
     tagHashes: tags.length === 0 ? noTags : tags.map(keyHash),
     value,

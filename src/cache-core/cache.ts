@@ -40,6 +40,7 @@ import {
   checkKey,
   checkLoad,
   checkReadOptions,
+  type ReadManyOptions,
   type ReadOptions,
   type WriteOptions,
 } from "./options.ts";
@@ -90,6 +91,11 @@ export interface Explanation {
   readonly l2: "none" | "closed" | "open";
 }
 
+interface Mark {
+  readonly since: number;
+  readonly life: number;
+}
+
 const attemptsMax = 3;
 const failedRefreshMs = 1_000;
 const errorsMax = 1_000;
@@ -115,7 +121,10 @@ export class Cache<V = unknown> implements AsyncDisposable {
   readonly #life = linkSignal(undefined);
   readonly #isCloned: boolean;
   /** Failures that are still answered; only with `errorTtlMs`. */
-  readonly #errors = new Map<string, { readonly error: unknown; readonly untilMs: number; readonly since: number }>();
+  readonly #errors = new Map<
+    string,
+    { readonly error: unknown; readonly untilMs: number; readonly since: number; readonly life: number }
+  >();
   /** Since when reads go to the origin; undefined: they do not. */
   #distrustedSinceMs: number | undefined;
 
@@ -197,7 +206,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
    * The values of many keys, with one load for all that nobody has. Keys that the load leaves out are left out.
    * The load answers with a Map, or with an array in the order of the keys that it was given.
    */
-  async getMany(keys: Iterable<string>, load: LoadMany<V>, options: ReadOptions = noOptions): Promise<Map<string, V>> {
+  async getMany(keys: Iterable<string>, load: LoadMany<V>, options: ReadManyOptions = noOptions): Promise<Map<string, V>> {
     checkLoad(load);
     const wanted = [...new Set(keys)];
     const context = { signal: this.#life.signal };
@@ -205,7 +214,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
     const values = await Promise.all(
       wanted.map((key) => {
         const onParked = (): void => batch.settle(key);
-        return this.#read(key, () => batch.arrive(key), options, onParked).finally(onParked);
+        const own = { ...options, tags: typeof options.tags === "function" ? options.tags(key) : (options.tags ?? []) };
+        return this.#read(key, () => batch.arrive(key), own, onParked).finally(onParked);
       }),
     );
     return new Map(wanted.flatMap((key, at) => (values[at] === undefined ? [] : [[key, values[at] as V]])));
@@ -216,8 +226,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
    * Where something that it depends on was invalidated since it began, the value is not kept: the next read loads.
    * @throws NOT_SERIALIZABLE, INVALID_OPTION, KEY_INVALID; TIMEOUT, NO_QUORUM (may have happened; safe to retry)
    */
-  set(key: string, value: V, options: WriteOptions = {}): Promise<number> {
-    return this.#set(key, value, options, this.#follower.observed);
+  set(key: string, value: V, options: WriteOptions = {}): Promise<string> {
+    return this.#set(key, value, options, this.#mark());
   }
 
   /**
@@ -230,7 +240,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     this.#assertOpen();
     await this.#whenReady();
     // Before the write begins: whatever is invalidated from here on may be newer than what it writes.
-    const since = this.#follower.observed;
+    const mark = this.#mark();
     let value: V;
     try {
       value = await write(options.signal ?? this.#life.signal);
@@ -238,7 +248,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
       await this.invalidate(key, callOptions(options));
       throw error;
     }
-    await this.#set(key, value, options, since);
+    await this.#set(key, value, options, mark);
     return value;
   }
 
@@ -247,11 +257,11 @@ export class Cache<V = unknown> implements AsyncDisposable {
    * Answers with a token for `atLeast`. One transaction in the Store per forty targets, however many values they mean.
    * @throws TIMEOUT, NO_QUORUM (may have happened; call again)
    */
-  async invalidate(target: Target | readonly Target[], options: CallOptions = {}): Promise<number> {
+  async invalidate(target: Target | readonly Target[], options: CallOptions = {}): Promise<string> {
     this.#assertOpen();
     const targets = (Array.isArray(target) ? target : [target]) as readonly Target[];
     targets.forEach(checkTarget);
-    if (targets.length === 0) return this.#follower.observed;
+    if (targets.length === 0) return `${this.#follower.epoch ?? ""}:${this.#history.revision}`;
     for (const each of targets) if (keyOf(each) !== undefined) this.#shelf.drop(keyOf(each) as string);
     const token = await this.#invalidator.invalidate(targets, options);
     // Only to be quick about it: what stays there is refused by its revision.
@@ -260,7 +270,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   }
 
   /** Everything, everywhere. Answers with a token. */
-  clear(options: CallOptions = {}): Promise<number> {
+  clear(options: CallOptions = {}): Promise<string> {
     this.#shelf.clear();
     return this.invalidate({ prefix: "" }, options);
   }
@@ -308,7 +318,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
 
   /** Resolves once the invalidations are followed; reads before that wait for it, `l2TimeoutMs` at most. */
   async ready(timeoutMs = 10_000): Promise<boolean> {
-    return this.#follower.reach(0, timeoutMs);
+    return this.#follower.reach(undefined, timeoutMs);
   }
 
   /** Loads under way are aborted; reads from now on fail with CLOSED. Idempotent. The L2 client stays open: it is yours. */
@@ -473,8 +483,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
     behind(this.#filler.begin(entry.key, entry.keyHash, plan));
   }
 
-  async #isReached(atLeast: number | undefined): Promise<boolean> {
-    if (atLeast === undefined || this.#invalidator.knows(atLeast)) {
+  async #isReached(atLeast: string | undefined): Promise<boolean> {
+    if (atLeast === undefined) {
       await this.#whenReady();
       return true;
     }
@@ -482,7 +492,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   }
 
   async #whenReady(): Promise<void> {
-    if (this.#follower.epoch === undefined) await this.#follower.reach(0, this.options.l2TimeoutMs);
+    if (this.#follower.epoch === undefined) await this.#follower.reach(undefined, this.options.l2TimeoutMs);
   }
 
   #noteTrust(isTrusted: boolean, nowMs: number): void {
@@ -500,7 +510,9 @@ export class Cache<V = unknown> implements AsyncDisposable {
     const known = this.#errors.get(key);
     if (known === undefined) return;
     const isGood =
-      isTrusted && nowMs < known.untilMs && this.#history.isValid({ key, keyHash: hash, tagHashes: [] }, known.since);
+      isTrusted &&
+      nowMs < known.untilMs &&
+      this.#history.isValid({ key, keyHash: hash, life: known.life, tagHashes: [] }, known.since);
     if (isGood) throw known.error;
     this.#errors.delete(key);
   }
@@ -509,7 +521,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
     const { errorTtlMs } = this.options;
     if (errorTtlMs === 0) return;
     if (this.#errors.size >= errorsMax) this.#errors.clear();
-    this.#errors.set(key, { error, untilMs: this.#platform.now() + errorTtlMs, since: this.#follower.observed });
+    const { life } = this.#history;
+    this.#errors.set(key, { error, life, untilMs: this.#platform.now() + errorTtlMs, since: this.#follower.observed });
   }
 
   #out(value: V | undefined): V | undefined {
@@ -518,7 +531,12 @@ export class Cache<V = unknown> implements AsyncDisposable {
 
   // ------------------------------------------------------------------------------------------------ writes
 
-  async #set(key: string, value: V, options: WriteOptions, sinceAsked: number): Promise<number> {
+  /** Now, in the Store's terms: what was invalidated after it is newer than a value that is known at this moment. */
+  #mark(): Mark {
+    return { since: this.#follower.observed, life: this.#history.life };
+  }
+
+  async #set(key: string, value: V, options: WriteOptions, mark: Mark): Promise<string> {
     checkKey(key);
     checkReadOptions(options);
     this.#assertOpen();
@@ -526,11 +544,11 @@ export class Cache<V = unknown> implements AsyncDisposable {
     if (this.#l2 !== undefined) this.#codec?.encode(value);
     const { tags = [] } = options;
     await this.#whenReady();
-    const { revision, mayStand } = await this.#invalidator.replace({ key, tags, since: sinceAsked }, callOptions(options));
+    const { token, revision, mayStand } = await this.#invalidator.replace({ key, tags, ...mark }, callOptions(options));
     this.#shelf.dropOlder(key, revision);
     const ttlMs = options.ttlMs ?? (value === null ? (options.negativeTtlMs ?? this.options.negativeTtlMs) : undefined);
     const entry = this.#filler.makeEntry(
-      { key, keyHash: keyHash(key) },
+      { key, keyHash: keyHash(key), life: mark.life },
       {
         value: this.#isCloned ? structuredClone(value) : value,
         ttlMs: ttlMs ?? this.options.ttlMs,
@@ -544,7 +562,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     if (this.options.values === "frozen") deepFreeze(value);
     if (mayStand && entry.keepUntilMs > this.#platform.now() && this.#shelf.put(entry)) this.#l2?.write(entry, () => undefined);
     else this.#l2?.delete(key);
-    return revision;
+    return token;
   }
 
   // ------------------------------------------------------------------------------------------------ the rest

@@ -81,6 +81,7 @@ export class Filler<V> {
       keyHash,
       floor: follower.observed,
       changes: history.changes,
+      life: history.life,
       startedMs: platform.now(),
       isDirect: plan.isDirect,
       landing: undefined as never,
@@ -171,7 +172,7 @@ export class Filler<V> {
     }
     // Only a Store that does not answer holds anybody up; its time is L2's.
     if (answer.kind === "unknown") budget.leftMs -= platform.now() - sentMs;
-    else follower.note(answer.revision);
+    else follower.note(answer.revision, flight.life);
     return answer;
   }
 
@@ -206,7 +207,6 @@ export class Filler<V> {
       tags: plan.tags,
       etag: previous?.etag,
     });
-    const epoch = this.#parts.follower.epoch;
     const startedMs = platform.now();
     metrics.loads++;
     const loading = (async () => plan.load(context))().then((answer) =>
@@ -215,7 +215,6 @@ export class Filler<V> {
         context,
         answer,
         deltaMs: platform.now() - startedMs,
-        isSameLife: epoch === this.#parts.follower.epoch,
       }),
     );
     return new Promise<Landing<V>>((resolve, reject) => {
@@ -268,10 +267,9 @@ export class Filler<V> {
       readonly context: LoadContext<V>;
       readonly answer: V | undefined;
       readonly deltaMs: number;
-      readonly isSameLife: boolean;
     },
   ): Landing<V> {
-    const { shelf, l2, platform } = this.#parts;
+    const { shelf, l2, platform, follower } = this.#parts;
     const { plan, context, previous, stamp, lease, deltaMs } = how;
     const value = (how.answer as unknown) === notModified ? previous?.value : how.answer;
     const entry = this.makeEntry(flight, {
@@ -284,9 +282,10 @@ export class Filler<V> {
       deltaMs,
     });
     const landing = { value, stamp, tagHashes: entry.tagHashes };
-    const isForKeeping = value !== undefined && entry.keepUntilMs > platform.now();
-    if (!isForKeeping || !how.isSameLife) {
-      if (!isForKeeping) shelf.dropOlder(flight.key, stamp);
+    // While it is not known which store stands there, nobody knows what its revisions mean.
+    const isForKeeping = value !== undefined && entry.keepUntilMs > platform.now() && follower.epoch !== undefined;
+    if (!isForKeeping) {
+      shelf.dropOlder(flight.key, stamp);
       lease?.release();
       return landing;
     }
@@ -299,7 +298,7 @@ export class Filler<V> {
 
   /** For `set` as well: a value as it is kept. */
   makeEntry(
-    flight: { readonly key: string; readonly keyHash: number },
+    subject: { readonly key: string; readonly keyHash: number; readonly life: number },
     parts: {
       readonly value: V;
       readonly ttlMs: number;
@@ -315,8 +314,9 @@ export class Filler<V> {
     const drawn = options.jitter === 0 ? 0 : (options.jitter * platform.randomUint32()) / 2 ** 32;
     return makeEntry({
       ...parts,
-      key: flight.key,
-      keyHash: flight.keyHash,
+      key: subject.key,
+      keyHash: subject.keyHash,
+      life: subject.life,
       nowMs: platform.now(),
       freshForMs: ttlMs === Number.POSITIVE_INFINITY ? ttlMs : ttlMs * (1 - drawn),
       graceMs: ttlMs === 0 ? 0 : graceMs,

@@ -21,8 +21,9 @@ export interface Flight<V> {
   readonly keyHash: number;
   /** A revision that was committed before it began: the load sees everything up to it. */
   readonly floor: number;
-  /** The history's count when it began. */
+  /** The history's counts when it began. */
   readonly changes: number;
+  readonly life: number;
   /** Monotonic. */
   readonly startedMs: number;
   /** It asks nobody but the origin. */
@@ -47,6 +48,6 @@ export function mayHave(
   { landing, changes, history }: { landing: Landing<unknown>; changes: number; history: InvalidationHistory },
 ): boolean {
   if (changes === flight.changes) return true;
-  const { key, keyHash } = flight;
-  return history.isValid({ key, keyHash, tagHashes: landing.tagHashes }, landing.stamp);
+  const { key, keyHash, life } = flight;
+  return history.isValid({ key, keyHash, life, tagHashes: landing.tagHashes }, landing.stamp);
 }

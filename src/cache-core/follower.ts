@@ -32,6 +32,8 @@ export interface FollowerOptions {
 /** Restarts of the watch wait this long, growing. */
 const retryMsMin = 20;
 const retryMsMax = 1_000;
+/** How long the whole state may take to come. */
+const stateMs = 1_000;
 
 export class Follower {
   /** The moment up to which every invalidation is known. Monotonic. */
@@ -44,11 +46,13 @@ export class Follower {
   epoch: string | undefined;
   readonly #options: FollowerOptions;
   readonly #life: LinkedSignal = linkSignal(undefined);
+  /** Of the last answer that told it; it may have been a store that nobody has named yet. */
+  #met: { readonly epoch: string | undefined } | undefined;
   /** Heads that the watch has not told yet, with the moment of asking. */
   #asked: { readonly head: number; readonly sentMs: number }[] = [];
   /** Ends the present watch. */
   #present: LinkedSignal | undefined;
-  #waiters = new Set<{ readonly revision: number; readonly wake: () => void }>();
+  #waiters = new Set<{ readonly token: string | undefined; readonly wake: () => void }>();
   #probeTimer: Timer | undefined;
 
   constructor(options: FollowerOptions) {
@@ -78,18 +82,36 @@ export class Follower {
     for (const { wake } of [...this.#waiters]) wake();
   }
 
-  /** A revision that a transaction of ours answered with. */
-  note(revision: number): void {
-    if (revision > this.observed) this.observed = revision;
+  /** A revision that a transaction of ours answered with, sent in this life of the store. */
+  note(revision: number, life: number): void {
+    if (life === this.#options.history.life && revision > this.observed) this.observed = revision;
   }
 
-  /** Whether every invalidation up to the revision is known, now or within the time. */
-  async reach(revision: number, timeoutMs: number): Promise<boolean> {
-    const { history, platform } = this.#options;
-    if (this.epoch !== undefined && history.revision >= revision) return true;
+  /**
+   * The epoch that a transaction of ours read beside what it did. Another one: what was cached came from a store that is no
+   * more, and nobody knows how its revisions compare with those of the new one. All of it is dropped at once.
+   */
+  meet(epoch: string | undefined, revision: number): void {
+    const isSame = this.#met === undefined || this.#met.epoch === epoch;
+    this.#met = { epoch };
+    if (isSame) return;
+    this.epoch = undefined;
+    this.proofMs = Number.NEGATIVE_INFINITY;
+    this.trustedUntilMs = Number.NEGATIVE_INFINITY;
+    this.observed = revision;
+    this.#asked = [];
+    this.#options.history.startAnew(revision);
+    this.#options.onNewEpoch();
+    this.#present?.abort("another store stands there");
+  }
+
+  /** Whether every invalidation up to the token is known, now or within the time. Left out: whether any are. */
+  async reach(token: string | undefined, timeoutMs: number): Promise<boolean> {
+    const { platform } = this.#options;
+    if (this.#hasReached(token)) return true;
     if (timeoutMs <= 0 || this.#isClosed) return false;
     await new Promise<void>((resolve) => {
-      const waiter = { revision, wake: resolve };
+      const waiter = { token, wake: resolve };
       const timer = platform.setTimer(timeoutMs, () => waiter.wake(), { ref: true });
       waiter.wake = () => {
         timer.cancel();
@@ -98,7 +120,15 @@ export class Follower {
       };
       this.#waiters.add(waiter);
     });
-    return this.epoch !== undefined && history.revision >= revision;
+    return this.#hasReached(token);
+  }
+
+  /** Revisions are compared within one life of the store: those of another one say nothing. */
+  #hasReached(token: string | undefined): boolean {
+    if (this.epoch === undefined) return false;
+    if (token === undefined) return true;
+    const at = token.lastIndexOf(":");
+    return token.slice(0, at) === this.epoch && Number(token.slice(at + 1)) <= this.#options.history.revision;
   }
 
   get #isClosed(): boolean {
@@ -109,6 +139,7 @@ export class Follower {
     const { store, platform, history, onResync } = this.#options;
     for (;;) {
       const sentMs = platform.now();
+      const { life } = history;
       const { results, revision } = await store.txn(
         {
           then: [
@@ -116,15 +147,17 @@ export class Follower {
             { kind: "range", range: counterRange },
           ],
         },
-        { signal: this.#life.signal },
+        { signal: this.#life.signal, timeoutMs: stateMs },
       );
       const epoch = entryOf(results[0])?.text;
       if (epoch === undefined) {
         await this.#writeEpoch();
         continue;
       }
-      this.note(revision);
-      this.#meetEpoch(epoch, revision);
+      // Asked of the store that stood there before.
+      if (life !== history.life) continue;
+      this.meet(epoch, revision);
+      this.epoch = epoch;
       this.#learnState(results[1]?.kind === "range" ? results[1].entries : [], revision);
       this.#asked = [];
       this.#prove(sentMs);
@@ -142,19 +175,8 @@ export class Follower {
         if: [{ key: epochKey, target: "exists", is: "equal", to: false }],
         then: [{ kind: "put", key: epochKey, value }],
       },
-      { signal: this.#life.signal },
+      { signal: this.#life.signal, timeoutMs: stateMs },
     );
-  }
-
-  #meetEpoch(epoch: string, revision: number): void {
-    if (this.epoch === epoch) return;
-    const isNew = this.epoch !== undefined;
-    this.epoch = epoch;
-    if (!isNew) return;
-    // Revisions of another life say nothing in this one.
-    this.observed = revision;
-    this.#options.history.startAnew(revision);
-    this.#options.onNewEpoch();
   }
 
   /** Why it ended. */
@@ -199,17 +221,17 @@ export class Follower {
   #completeTo(revision: number): void {
     const { history } = this.#options;
     history.completeTo(revision);
-    this.note(revision);
+    this.note(revision, history.life);
     for (const { head, sentMs } of this.#asked) if (head <= history.revision) this.#prove(sentMs);
     this.#asked = this.#asked.filter(({ head }) => head > history.revision);
-    for (const waiter of [...this.#waiters]) if (waiter.revision <= history.revision) waiter.wake();
+    for (const waiter of [...this.#waiters]) if (this.#hasReached(waiter.token)) waiter.wake();
   }
 
   #prove(sentMs: number): void {
     if (sentMs <= this.proofMs) return;
     this.proofMs = sentMs;
     this.trustedUntilMs = sentMs + this.#options.maxStaleMs;
-    for (const waiter of [...this.#waiters]) if (waiter.revision <= this.#options.history.revision) waiter.wake();
+    for (const waiter of [...this.#waiters]) if (this.#hasReached(waiter.token)) waiter.wake();
   }
 
   // ------------------------------------------------------------------------------------------------ is it current?
@@ -248,12 +270,9 @@ export class Follower {
       },
       { timeoutMs, signal: this.#life.signal },
     );
+    this.meet(entryOf(results[1])?.text, revision);
     if (this.epoch === undefined) return;
-    if (entryOf(results[1])?.text !== this.epoch) {
-      this.#present?.abort("another store stands there");
-      return;
-    }
-    this.note(revision);
+    this.note(revision, history.life);
     const head = entryOf(results[0])?.modRevision ?? 0;
     if (head <= history.revision) this.#prove(sentMs);
     else if (this.#asked.length < 8) this.#asked.push({ head, sentMs });

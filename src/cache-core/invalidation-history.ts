@@ -13,6 +13,8 @@ import { type CounterState, type Mark, nameSlots, prefixSlots } from "./invalida
 
 /** What is asked about. */
 export interface Subject {
+  /** Of the store under which it was loaded: revisions of another one say nothing. */
+  readonly life: number;
   readonly key: string;
   readonly keyHash: number;
   readonly tagHashes: readonly number[];
@@ -36,6 +38,8 @@ const namesMax = 16;
 const prefixesMax = 64;
 
 export class InvalidationHistory {
+  /** Counts the stores that have stood there. */
+  life = 0;
   /** Every invalidation up to here is known. */
   revision = 0;
   /** Counts what was learnt: a value that was checked at this count needs no other check. */
@@ -47,6 +51,7 @@ export class InvalidationHistory {
   #prefixes: { readonly prefix: string; readonly revision: number }[] = [];
 
   isValid(subject: Subject, since: number): boolean {
+    if (subject.life !== this.life) return false;
     if (!slotAllows(this.#keys[subject.keyHash % nameSlots], subject.keyHash, since)) return false;
     for (const hash of subject.tagHashes) if (!slotAllows(this.#tags[hash % nameSlots], hash, since)) return false;
     if (this.#prefixFloor > since) return false;
@@ -89,6 +94,7 @@ export class InvalidationHistory {
     this.#prefixes = [];
     this.#prefixFloor = revision;
     this.revision = revision;
+    this.life++;
     this.changes++;
   }
 

@@ -52,11 +52,16 @@ export interface ReadOptions
   /** Of the value, should it be loaded now; the load may set others. */
   readonly tags?: readonly string[];
   /** A token of `invalidate` or `set`: the answer is no older than that, on any process. */
-  readonly atLeast?: number;
+  readonly atLeast?: string;
   /** Loads, whatever is cached. Default false. */
   readonly fresh?: boolean;
   /** Ends the wait of this caller; the load goes on for the others. */
   readonly signal?: AbortSignal;
+}
+
+export interface ReadManyOptions extends Omit<ReadOptions, "tags"> {
+  /** Of every value, or of each by its key. */
+  readonly tags?: readonly string[] | ((key: string) => readonly string[]);
 }
 
 export interface WriteOptions extends Pick<CacheOptions, "ttlMs" | "graceMs" | "negativeTtlMs"> {
@@ -121,7 +126,7 @@ export function checkReadOptions(options: ReadOptions | WriteOptions): void {
   checkDurations(options, durations);
   if (options.tags !== undefined) checkTags(options.tags);
   const { atLeast } = options as ReadOptions;
-  if (atLeast !== undefined && !Number.isSafeInteger(atLeast)) {
+  if (atLeast !== undefined && !(typeof atLeast === "string" && /^[0-9a-z]*:\d+$/.test(atLeast))) {
     throw conclaveError("INVALID_OPTION", `\`atLeast\` is ${atLeast}; it must be a token that \`invalidate\` answered with.`);
   }
 }

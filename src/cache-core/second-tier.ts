@@ -104,6 +104,7 @@ export class SecondTier<V> {
     const entry = makeEntry<V>({
       key,
       keyHash,
+      life: history.life,
       tags: envelope.tags,
       value: envelope.value as V,
       stamp: envelope.since,

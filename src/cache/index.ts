@@ -8,7 +8,13 @@ export type { Target } from "../cache-core/invalidation.ts";
 export type { Codec, L2 } from "../cache-core/l2.ts";
 export { LoadContext } from "../cache-core/load-context.ts";
 export type { CacheMetrics } from "../cache-core/metrics.ts";
-export { type CacheOptions, cacheDefaults, type ReadOptions, type WriteOptions } from "../cache-core/options.ts";
+export {
+  type CacheOptions,
+  cacheDefaults,
+  type ReadManyOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "../cache-core/options.ts";
 export { type CreateCacheOptions, createCache } from "./create-cache.ts";
 export { type RedisClient, type RedisL2Options, redisL2 } from "./redis-l2.ts";
 export { textCodec } from "./text-codec.ts";

@@ -2,6 +2,7 @@
  * What `npm run sim -- --protocol NAME --world WHICH` runs: for each protocol the worlds it has, and how one seed goes
  * through one of them. A protocol with a world of its own (PBFT) joins by a row here, the others by `protocols.ts`.
  */
+import { CacheWorld } from "./cache-world.ts";
 import { CoreWorld, drawSetup } from "./core-world.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { PbftWorld } from "./pbft-world.ts";
@@ -12,9 +13,9 @@ import { World } from "./world.ts";
 
 /**
  * `core`: cores alone, as fast as it goes. `stack`: whole members with their logs, clients and recipes. `transactions`:
- * coordinators over model databases.
+ * coordinators over model databases. `cache`: caches of several processes over a store and a bad L2.
  */
-export type WorldName = "core" | "stack" | "transactions";
+export type WorldName = "core" | "stack" | "transactions" | "cache";
 
 export interface RunOptions {
   readonly world: WorldName;
@@ -45,6 +46,7 @@ export const simulations: Readonly<Record<string, Simulation>> = {
   ...Object.fromEntries(Object.entries(protocols).map(([name, protocol]) => [name, crashFaults(protocol)])),
   pbft: { worlds: ["core"], run: runPbft },
   transactions: { worlds: ["transactions"], run: runTransactions },
+  cache: { worlds: ["cache"], run: runCache },
 };
 
 /** Commits are those of transactions, and a leader changes where a coordinator loses its epoch. */
@@ -77,6 +79,25 @@ async function runPbft(seed: number, { floors }: RunOptions): Promise<RunReport>
       operations: answers,
       grants: 0,
     };
+  } catch (error) {
+    if (error instanceof Error) Object.assign(error, { steps: world.steps });
+    throw error;
+  }
+}
+
+/** A leader changes where a process starts anew, a commit is an invalidation, a grant is a load, an operation a value judged. */
+async function runCache(seed: number, { drain, onTrace }: RunOptions): Promise<RunReport> {
+  const world = new CacheWorld(seed, { drain, ...(onTrace === undefined ? {} : { onTrace }) });
+  try {
+    const { judged, invalidations, loads, hits, l2Hits, crashes, ...report } = await world.run();
+    const counts = {
+      leaderChanges: crashes,
+      commits: invalidations,
+      truncations: 0,
+      snapshotsInstalled: 0,
+      readsServed: hits + l2Hits,
+    };
+    return { ...report, counts, operations: judged, grants: loads };
   } catch (error) {
     if (error instanceof Error) Object.assign(error, { steps: world.steps });
     throw error;
