@@ -7,13 +7,15 @@ import { Cache } from "../cache-core/cache.ts";
 import type { CacheEntry } from "../cache-core/cache-entry.ts";
 import type { CacheEvent } from "../cache-core/event.ts";
 import { roughBytes } from "../cache-core/keep-whole.ts";
+import { createL1, type L1Policy } from "../cache-core/l1/l1.ts";
 import type { Codec, L2 } from "../cache-core/l2.ts";
-import { MapL1 } from "../cache-core/map-l1.ts";
 import type { CacheOptions } from "../cache-core/options.ts";
 import { checkName, type StoreSource } from "../recipes/options.ts";
 import { textCodec } from "./text-codec.ts";
 
 export interface CreateCacheOptions<V> extends CacheOptions {
+  /** Who stays in the first tier when it is full. Default `w-tinylfu`, which adapts. */
+  readonly policy?: L1Policy;
   /** The bound of the first tier in entries. Default 10_000. */
   readonly entriesMax?: number;
   /** A bound in bytes instead; values are weighed by `weigh`, or roughly. */
@@ -51,7 +53,7 @@ export function createCache<V = unknown>(
   options: CreateCacheOptions<V> = {},
 ): Cache<V> {
   checkName(name, "cache");
-  const { entriesMax = 10_000, bytesMax, weigh, l2, codec = textCodec, onEvent, ...rest } = options;
+  const { policy = "w-tinylfu", entriesMax = 10_000, bytesMax, weigh, l2, codec = textCodec, onEvent, ...rest } = options;
   checkBound("entriesMax", entriesMax);
   if (bytesMax !== undefined) checkBound("bytesMax", bytesMax);
   const engine = "engine" in conclave ? conclave.engine : conclave;
@@ -61,7 +63,13 @@ export function createCache<V = unknown>(
     name,
     store,
     platform: store.platform,
-    l1: new MapL1<CacheEntry<V>>(entriesMax),
+    // The core judges itself when a value is over: the first tier needs no clock.
+    l1: createL1<CacheEntry<V>>({
+      policy,
+      ...(bytesMax === undefined ? { entriesMax } : { bytesMax }),
+      now: () => 0,
+      random: () => store.platform.randomUint32(),
+    }),
     l2: l2?.(name),
     codec,
     options: rest,

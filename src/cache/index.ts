@@ -5,6 +5,7 @@ export type { ManyValues } from "../cache-core/batch-load.ts";
 export { Cache, type Explanation, type Load, type LoadMany } from "../cache-core/cache.ts";
 export type { CacheEvent } from "../cache-core/event.ts";
 export type { Target } from "../cache-core/invalidation.ts";
+export type { L1Policy } from "../cache-core/l1/l1.ts";
 export type { Codec, L2 } from "../cache-core/l2.ts";
 export { LoadContext } from "../cache-core/load-context.ts";
 export type { CacheMetrics } from "../cache-core/metrics.ts";
