@@ -17,7 +17,7 @@ export interface BenchCluster {
 }
 
 /** Three members as processes of their own, ready to serve. */
-export async function startCluster(flags: readonly string[] = nodeFlags): Promise<BenchCluster> {
+export async function startCluster(flags: readonly string[] = nodeFlags, protocol = "raft"): Promise<BenchCluster> {
   const folder = mkdtempSync(resolve("node_modules/.bench-data-"));
   const ports = await freePorts(3);
   const members = ports.map((port, at) => `m${at + 1}=127.0.0.1:${port}`).join(",");
@@ -35,6 +35,8 @@ export async function startCluster(flags: readonly string[] = nodeFlags): Promis
       `127.0.0.1:${port}`,
       "--members",
       members,
+      "--protocol",
+      protocol,
     ];
     return spawn(process.execPath, [...flags, ...args], { stdio: ["ignore", "ignore", "inherit"] });
   });

@@ -6,7 +6,7 @@
  * leader's sync and the faster follower's trip and sync (50-150 us), then the answer. Saturated, the machine's cores are
  * the limit: client, leader and two followers share them, so what counts is microseconds of processor per put, all told.
  *
- *   npm run bench -- replication [--rounds 3] [--seconds 3] [--no-etcd]
+ *   npm run bench -- replication [--rounds 3] [--seconds 3] [--no-etcd] [--protocol raft]
  */
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "3" },
     "no-etcd": { type: "boolean", default: false },
+    protocol: { type: "string", default: "raft" },
   },
 });
 const rounds = Number(values.rounds);
@@ -37,7 +38,7 @@ interface Measured {
   readonly writesPerSync: number | null;
 }
 
-const cluster = await startCluster();
+const cluster = await startCluster(nodeFlags, values.protocol);
 const etcd = values["no-etcd"] ? { missing: "--no-etcd was given" } : await startEtcdPeer();
 if ("missing" in etcd) console.log(`etcd is left out: ${etcd.missing}`);
 try {
@@ -152,7 +153,7 @@ function report(
       ...(perSync === null ? {} : { note: `${rounded(perSync)} writes per sync` }),
     });
   }
-  writeFigures("replication", figures);
+  writeFigures(values.protocol === "raft" ? "replication" : `replication-${values.protocol}`, figures);
 }
 
 function kindOf(each: Case): string {
