@@ -41,12 +41,14 @@ export class Cluster {
   readonly url: string;
   readonly #nursery: Nursery;
   readonly #directory: string;
+  readonly #protocol: string;
   readonly #onIncident: (incident: Incident) => void;
   #unexpectedEnds = 0;
 
   private constructor(options: ClusterOptions, ports: readonly number[]) {
     this.#nursery = options.nursery;
     this.#directory = options.directory;
+    this.#protocol = options.protocol;
     this.#onIncident = options.onIncident;
     this.members = memberNames.map((name, index) => ({ name, address: `127.0.0.1:${ports[index]}`, child: undefined }));
     this.url = `conclave://${this.members.map(({ address }) => address).join(",")}`;
@@ -69,7 +71,17 @@ export class Cluster {
     member.child = this.#nursery.start({
       name: `member-${member.name}`,
       script: join(import.meta.dirname, "..", "cli", "main.js"),
-      arguments: ["serve", ...flags, "--listen", member.address, "--members", names, "--until-input-ends"],
+      arguments: [
+        "serve",
+        ...flags,
+        "--listen",
+        member.address,
+        "--members",
+        names,
+        "--protocol",
+        this.#protocol,
+        "--until-input-ends",
+      ],
       onUnexpectedEnd: (child, how) => this.#onEnd(member, child, how),
     });
   }
@@ -140,6 +152,7 @@ export class Cluster {
 interface ClusterOptions {
   readonly nursery: Nursery;
   readonly directory: string;
+  readonly protocol: string;
   readonly dice: Dice;
   readonly onIncident: (incident: Incident) => void;
 }

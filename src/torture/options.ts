@@ -2,6 +2,7 @@
  * The command line of the torture run.
  */
 import { parseArgs } from "node:util";
+import { checkProtocolName, type ProtocolName, protocolDefault } from "../base/protocol-name.ts";
 import type { Plan } from "./nemesis.ts";
 
 export interface TortureOptions {
@@ -10,6 +11,8 @@ export interface TortureOptions {
   readonly durationMs: number;
   readonly plan: Plan;
   readonly ttlMs: number;
+  /** How the members agree. */
+  readonly protocol: ProtocolName;
   /** Where the history of the registers goes. */
   readonly historyFile: string | undefined;
   readonly jsonFile: string | undefined;
@@ -26,6 +29,7 @@ export const help = `Tortures a cluster of three real processes with eight clien
   --kill-every T    a member is killed about so often: 3s, 500ms. Default 3s
   --kills N         instead: kill the leader N times, each time once the cluster is whole, and nothing else
   --ttl T           TTL of the locks. Default 1500ms
+  --protocol NAME   how the members agree. Default raft
   --seed N          repeats the plan of faults of another run. Default: drawn and printed
   --history FILE    write the history of the registers as Jepsen's JSON lines
   --json FILE       write the figures as JSON
@@ -44,6 +48,7 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
       "kill-every": string,
       kills: string,
       ttl: string,
+      protocol: string,
       seed: string,
       history: string,
       json: string,
@@ -63,6 +68,7 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
     durationMs: minutes * 60_000,
     plan: killCount === undefined ? { kind: "mixed", killEveryMs } : { kind: "kills", killCount },
     ttlMs,
+    protocol: checkProtocolName(values.protocol ?? protocolDefault, "--protocol"),
     historyFile: values.history,
     jsonFile: values.json,
     keep: values.keep,

@@ -12,6 +12,7 @@ export interface Report {
   readonly seed: number;
   readonly plan: TortureOptions["plan"];
   readonly ttlMs: number;
+  readonly protocol: string;
   readonly seconds: number;
   readonly operations: number;
   readonly counts: Counts;
@@ -36,6 +37,7 @@ export function reportOf(options: TortureOptions, run: Run, verdict: Verdict): R
     seed: options.seed,
     plan: options.plan,
     ttlMs: options.ttlMs,
+    protocol: options.protocol,
     seconds: Math.round(run.torturedMs / 100) / 10,
     operations: counts.increments + counts.additions + counts.probes + registers.operationCount,
     counts,
@@ -57,7 +59,7 @@ export function textOf(report: Report, startedAtMs: number): string {
   const { counts, exceptions, faults, grants, outages, registers, violations } = report;
   const { increments, overwritten, refusedAdditions, refusedIncrements } = counts;
   const lines = [
-    `Conclave torture, seed ${report.seed}: ${report.seconds} s, 3 members, 8 clients, lock TTL ${report.ttlMs} ms`,
+    `Conclave torture, seed ${report.seed}: ${report.seconds} s, 3 members by ${report.protocol}, 8 clients, lock TTL ${report.ttlMs} ms`,
     `operations  ${report.operations}: ${increments} increments of the file, ${counts.additions} additions to the set, ${registers.operations} on registers, ${counts.probes} probes`,
     `grants      ${grants}: ${counts.fileGrants} for the file, ${counts.setGrants} for the set`,
     `kills       ${faults.leaderKills + faults.memberKills + faults.clientKills}: ${faults.leaderKills} of the leader, ${faults.memberKills} of other members, ${faults.clientKills} of clients`,

@@ -75,7 +75,7 @@ async function tortureIn(
   options: TortureOptions,
   report: (line: string) => void,
 ): Promise<Run> {
-  const { plan, seed, ttlMs } = options;
+  const { plan, protocol, seed, ttlMs } = options;
   const dice = new Dice(seed);
   const incidents: Incident[] = [];
   const onIncident = (incident: Incident): void => {
@@ -86,7 +86,7 @@ async function tortureIn(
   // 1
   const numberPath = join(directory, "number");
   NumberFile.create(numberPath);
-  const cluster = await Cluster.open({ nursery, directory, dice: dice.fork(), onIncident });
+  const cluster = await Cluster.open({ nursery, directory, protocol, dice: dice.fork(), onIncident });
   const startedAtMs = monotonicMs();
   cluster.startAll();
   if (!(await cluster.becomesWhole(startMsMax))) throw new Error(`The cluster did not start. ${cluster.logTails()}`);
