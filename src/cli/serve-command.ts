@@ -3,7 +3,7 @@
  */
 import { type Command, Option } from "commander";
 import { onBackgroundFailure } from "../base/background.ts";
-import { conclaveError } from "../base/errors.ts";
+import { conclaveError, hasCode } from "../base/errors.ts";
 import { checkProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
 import { identityOf } from "../engines/embedded/directory-identity.ts";
 import { type Server, serve, serveDefaults } from "../engines/embedded/serve.ts";
@@ -20,6 +20,7 @@ interface ServeFlags {
   readonly cluster?: string;
   readonly listen?: string;
   readonly members?: ReadonlyMap<string, string>;
+  readonly join?: readonly string[];
   readonly protocol?: ProtocolName;
   readonly logLevel: LogLevel;
   readonly untilInputEnds: boolean;
@@ -45,6 +46,11 @@ export function addServeCommand(program: Command): void {
       parseMembers,
     )
     .option(
+      "--join <list>",
+      "join the running cluster that is reached at host:port[,host:port...]; then: conclave member add",
+      parseAddresses,
+    )
+    .option(
       "--protocol <name>",
       `how the members agree: ${protocolNames.join(", ")} (default: that of the directory, ${protocolDefault} for an empty one)`,
       parseProtocol,
@@ -62,11 +68,15 @@ Examples:
   The first of three members (the same --members on each):
     conclave serve --member a \\
       --members a=10.0.0.1:7400,b=10.0.0.2:7400,c=10.0.0.3:7400
+  A fourth that joins the three (see conclave help member):
+    conclave serve --member d --listen 10.0.0.4:7400 --join 10.0.0.1:7400
   What it says of itself, on the same port:
     curl http://127.0.0.1:7400/readyz
 
-SIGTERM or Ctrl-C closes it cleanly (exit 0); a member that had to halt ends
-with 70. GET /healthz, /readyz and /status answer on the port. In the log,
+SIGTERM or Ctrl-C closes it cleanly (exit 0), after handing leadership over
+where it leads; a member that had to halt ends with 70, one that was removed
+with 78. The first start of a cluster waits until more than half of the other
+members have met each one: a lost disk is told from a new member by that. GET /healthz, /readyz and /status answer on the port. In the log,
 event.action names what happened and conclave.* say to what; --log-level debug
 adds every disk sync.`,
     )
@@ -76,25 +86,28 @@ adds every disk sync.`,
 async function runServe(flags: ServeFlags): Promise<void> {
   const found = await identityOf(flags.data);
   const member = flags.member ?? found?.member ?? serveDefaults.member;
-  const cluster = flags.cluster ?? found?.cluster ?? serveDefaults.cluster;
+  // Whoever joins takes the name of the cluster that it finds.
+  const cluster = flags.cluster ?? found?.cluster ?? (flags.join === undefined ? serveDefaults.cluster : undefined);
   const listen = flags.listen ?? flags.members?.get(member) ?? serveDefaults.listen;
   // Loaded here: the short commands need no logger, and start faster without.
   const { makeLog } = await import("./member-log.ts");
-  const log = makeLog({ level: flags.logLevel, member, cluster });
+  const log = makeLog({ level: flags.logLevel, member, cluster: cluster ?? "" });
   const end = endOnSignal(log);
   if (flags.untilInputEnds) process.stdin.once("end", () => end.now(exitCodes.ok)).resume();
   onBackgroundFailure((name, error) => log.failure(`Background work "${name}" failed.`, error));
   const server = await serve({
     directory: flags.data,
     member,
-    cluster,
+    ...(cluster === undefined ? {} : { cluster }),
     listen,
     ...(flags.members === undefined ? {} : { members: flags.members }),
+    ...(flags.join === undefined ? {} : { join: flags.join }),
     ...(flags.protocol === undefined ? {} : { protocol: flags.protocol }),
     onEvent: log.event,
     onHalt: (why, error) => {
       log.halted(why, error);
-      end.now(exitCodes.internal);
+      const isOutside = hasCode(error, "MEMBER_REMOVED") || hasCode(error, "MEMBER_WIPED");
+      end.now(isOutside ? exitCodes.configuration : exitCodes.internal);
     },
   });
   log.listening({ address: server.address, directory: flags.data });
@@ -110,6 +123,8 @@ async function closed(server: Server, exitCode: number, log: MemberLog): Promise
     process.exit(exitCodes.internal);
   }, closeMsMax);
   try {
+    // A planned end costs one transfer; without it the others would have to notice first that nobody leads.
+    if (exitCode === exitCodes.ok) await server.handOver();
     await server.close();
     log.stopped();
     return exitCode;
@@ -153,6 +168,14 @@ export function parseMembers(text: string): ReadonlyMap<string, string> {
 /** @throws INVALID_OPTION */
 export function parseProtocol(text: string): ProtocolName {
   return checkProtocolName(text, "--protocol");
+}
+
+/** `host:port,host:port`. @throws INVALID_OPTION */
+function parseAddresses(text: string): readonly string[] {
+  const addresses = text.split(",").map((part) => part.trim());
+  const wrong = addresses.find((address) => !/^[^=]*:\d+$/.test(address));
+  if (wrong !== undefined) throw conclaveError("INVALID_OPTION", `--join: "${wrong}" is not of the form host:port.`);
+  return addresses;
 }
 
 function parseLevel(text: string): LogLevel {
