@@ -1,0 +1,13 @@
+// `npm run crash -- [options]`: builds the crash harness of transactions beside the source and runs it.
+import { spawnSync } from "node:child_process";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+
+const out = "node_modules/.crash";
+rmSync(out, { recursive: true, force: true });
+const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.crash.json"], {
+  stdio: ["ignore", 2, 2],
+});
+if (built.status !== 0 || !existsSync(`${out}/test/crash/main.js`)) process.exit(1);
+writeFileSync(`${out}/package.json`, '{ "type": "module" }');
+const { status } = spawnSync(process.execPath, [`${out}/test/crash/main.js`, ...process.argv.slice(2)], { stdio: "inherit" });
+process.exit(status ?? 1);
