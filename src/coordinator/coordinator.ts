@@ -79,8 +79,10 @@ export interface CoordinatorFigures {
   readonly oldestInDoubtMs: number;
 }
 
-const forgetEveryMs = 50;
+/** While nobody decides. Otherwise cells go with the next decisions, so many with each. */
+const forgetAfterMs = 500;
 const forgetMax = 64;
+const forgetWithDecision = 4;
 /** Tidying of idempotency keys. */
 const tidyEveryMs = 60_000;
 const tidyMax = 100;
@@ -96,6 +98,7 @@ export class Coordinator {
   readonly #epochs = new Set<Epoch>();
   readonly #forgetting: { readonly gid: string; readonly epoch: Epoch }[] = [];
   #isFlushing = false;
+  #isForgetTimed = false;
   /** Since when each waits to be settled, and who waits for it. */
   readonly #inDoubt = new Map<string, { readonly sinceMs: number; readonly wake: Set<() => void> }>();
   readonly #counts = { begun: 0, committed: 0, aborted: 0, unknown: 0, fenced: 0 };
@@ -263,6 +266,7 @@ export class Coordinator {
   async #commitDecided(ticket: Ticket, writers: readonly Branch[], plan: Plan): Promise<Verdict> {
     const { gid, epoch } = ticket;
     await this.#checkpoint("deciding", gid);
+    const forget = this.#forgetting.splice(0, forgetWithDecision);
     // A child of its own: a thousand decisions are one listener on the closing.
     const closing = linkSignal(this.#closing.signal);
     const deciding = decide(this.#store, {
@@ -277,9 +281,16 @@ export class Coordinator {
       compares: plan.compares ?? [],
       writes: plan.writes ?? [],
       ...(plan.key === undefined ? {} : { key: this.#keyOf(gid, plan.key) }),
+      forget: forget.map((settled) => settled.gid),
       deadlineMs: plan.deadlineMs,
       signal: closing.signal,
     })
+      .then(async (decision) => {
+        const hasForgotten = (decision.kind === "committed" || decision.kind === "aborted") && decision.hasForgotten === true;
+        if (hasForgotten) await this.#forgotten(forget);
+        else this.#forgetting.unshift(...forget);
+        return decision;
+      })
       .then((decision) => this.#resolveDoubt(decision, writers, closing.signal))
       .finally(closing.unlink);
     // The caller is told in time; the resolution goes on behind it.
@@ -474,13 +485,17 @@ export class Coordinator {
     );
   }
 
-  /** The cell of a settled transaction goes with the next batch: losing the batch costs a look of recovery, no more. */
+  /** The cell of a settled transaction goes with a later decision, or in a batch: losing the batch costs a look of recovery, no more. */
   #forgetSoon({ gid, epoch }: Ticket): void {
     this.#forgetting.push({ gid, epoch });
     if (this.#forgetting.length >= forgetMax) {
       background(this.#flushForgetting(), "forgetting decisions");
-    } else if (this.#forgetting.length === 1) {
-      this.platform.setTimer(forgetEveryMs, () => background(this.#flushForgetting(), "forgetting decisions"));
+    } else if (!this.#isForgetTimed) {
+      this.#isForgetTimed = true;
+      this.platform.setTimer(forgetAfterMs, () => {
+        this.#isForgetTimed = false;
+        background(this.#flushForgetting(), "forgetting decisions");
+      });
     }
   }
 
@@ -493,12 +508,17 @@ export class Coordinator {
         const then: Op[] = batch.map(({ gid }) => ({ kind: "delete", range: { key: recordKeys.decision(gid) } }));
         // Where it fails, the gids leave the list of those in flight all the same: recovery finds and proves the cells.
         await this.#store.txn({ then }, { signal: this.#closing.signal }).catch(ignoreClosing);
-        for (const { gid, epoch } of batch) epoch.inFlight.delete(gid);
-        await this.#checkpoint("forgotten", batch[0]?.gid ?? "");
+        await this.#forgotten(batch);
       }
     } finally {
       this.#isFlushing = false;
     }
+  }
+
+  async #forgotten(batch: readonly { readonly gid: string; readonly epoch: Epoch }[]): Promise<void> {
+    for (const { gid, epoch } of batch) epoch.inFlight.delete(gid);
+    const [first] = batch;
+    if (first !== undefined) await this.#checkpoint("forgotten", first.gid);
   }
 
   #openEpoch(): Promise<Epoch> {

@@ -27,15 +27,23 @@ export interface Proposal {
   readonly compares: readonly Compare[];
   readonly writes: readonly Op[];
   readonly key?: { readonly name: string; readonly record: IdempotencyRecord };
+  /** Settled transactions whose cells go with this write: forgetting costs no write of its own while others decide. */
+  readonly forget: readonly string[];
   /** From then on the only aim is to abort. Of the store's clock. */
   readonly deadlineMs: number;
   /** Gives up asking; nothing is known then. */
   readonly signal: AbortSignal;
 }
 
+/** `hasForgotten`: the write that also deletes was answered. */
 export type Decision =
-  | { readonly kind: "committed" }
-  | { readonly kind: "aborted"; readonly why: "conflict" | "deadline" | "refused" | "fenced"; readonly cause?: unknown }
+  | { readonly kind: "committed"; readonly hasForgotten?: boolean }
+  | {
+      readonly kind: "aborted";
+      readonly hasForgotten?: boolean;
+      readonly why: "conflict" | "deadline" | "refused" | "fenced";
+      readonly cause?: unknown;
+    }
   | { readonly kind: "replayed"; readonly record: IdempotencyRecord }
   /** The epoch is gone, the cell is empty, and a write of it went unanswered: only the branches know. */
   | { readonly kind: "doubtful" };
@@ -58,7 +66,9 @@ export async function decide(store: Store, proposal: Proposal): Promise<Decision
     }
     try {
       const result = await store.txn(attempt(proposal, mustAbort), { timeoutMs: answerMs, signal });
-      if (result.succeeded) return mustAbort ? { kind: "aborted", why, cause } : { kind: "committed" };
+      if (result.succeeded) {
+        return mustAbort ? { kind: "aborted", hasForgotten: true, why, cause } : { kind: "committed", hasForgotten: true };
+      }
       const found = readFound(result.results);
       if (found.cell !== null) return fromCell(found.cell, { why, cause });
       const owner = found.idempotency;
@@ -85,7 +95,7 @@ export async function decide(store: Store, proposal: Proposal): Promise<Decision
   }
 }
 
-function attempt({ gid, epoch, record, compares, writes, key }: Proposal, mustAbort: boolean): Txn {
+function attempt({ gid, epoch, record, compares, writes, key, forget }: Proposal, mustAbort: boolean): Txn {
   const cell = recordKeys.decision(gid);
   const free: Compare[] = [epoch.guard(), { key: cell, target: "exists", is: "equal", to: false }];
   const then: Op[] = [
@@ -100,6 +110,7 @@ function attempt({ gid, epoch, record, compares, writes, key }: Proposal, mustAb
       then.push({ kind: "put", key: name, value: encodeRecord(key.record) });
     }
   }
+  for (const settled of forget) then.push({ kind: "delete", range: { key: recordKeys.decision(settled) } });
   const look: Op[] = [
     { kind: "get", key: recordKeys.coordinator(epoch.coordinator) },
     { kind: "get", key: cell },

@@ -66,8 +66,8 @@ else if (order.role === "load") {
   for (transfers = 1; transfers <= nth + 1 && !isDone; transfers++) {
     await Promise.all(Array.from({ length: point?.together ?? 1 }, run));
     await reach("answered", "");
-    // The batch that forgets goes 50 ms later.
-    if (point?.at === "forgotten") await new Promise((resolve) => setTimeout(resolve, 200));
+    // The batch that forgets goes half a second later.
+    if (point?.at === "forgotten") await new Promise((resolve) => setTimeout(resolve, 700));
   }
   await tm.close();
   await conclave.close();

@@ -1,0 +1,272 @@
+/**
+ * `npm run bench -- transactions`: what atomicity over two databases costs, beside what it is made of.
+ *
+ * One transfer is one UPDATE in PostgreSQL and one in MariaDB, on rows of its own per worker. Variants, in one run, interleaved:
+ *   floor        both UPDATEs commit by themselves, in parallel: no atomicity, the least that the databases can do
+ *   bare         the same packets and markers as ours, prepared and committed, with no decision written anywhere: not safe
+ *   ours         the whole protocol, decisions in a `file:` store of this process
+ *   last agent   PostgreSQL's own commit is the decision
+ *   naive        a statement per round trip, one branch after the other, a state row of its own for begin, prepared and committed
+ *
+ * Sketch: forced writes per transfer, in sequence: floor 1, ours 3 (prepare, decision, commit), last agent 3 (prepare, the agent,
+ * commit) but fewer in sum (MariaDB 2, PostgreSQL 1, store 0). On one disk and two cores the processor decides, and with it
+ * the number of packets: floor 2, ours 4, naive 9 and more.
+ * `--forced` counts the forced writes with strace instead.
+ */
+import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseArgs, promisify } from "node:util";
+import mysql from "mysql2/promise";
+import pg from "pg";
+import { connect } from "../src/index.ts";
+import { type TransactionManager, transactions } from "../src/transactions/manager.ts";
+import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
+import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
+import { startMariadb } from "../test/servers/mariadb.ts";
+import { startPostgres } from "../test/servers/postgres.ts";
+import { type Figure, median, percentile, rounded, spread, writeFigures } from "./figures.ts";
+
+type Bank = { readonly orders: PostgresResource; readonly wallet: MariadbResource };
+type Transfer = (worker: number, number: number) => Promise<unknown>;
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "3" },
+    connections: { type: "string", default: "1,16,64" },
+    forced: { type: "boolean", default: false },
+  },
+});
+const connectionsMax = 70;
+const started = await Promise.all([startPostgres(), startMariadb()]);
+for (const each of started) {
+  if ("skipped" in each) {
+    console.log(`Skipped: ${each.skipped}.`);
+    process.exit(0);
+  }
+}
+const [left, right] = started as [Extract<(typeof started)[0], { url: string }>, Extract<(typeof started)[1], { url: string }>];
+const folder = mkdtempSync(resolve("node_modules/.bench-tx-"));
+// The manager's pools are made like these: the same drivers, the same number of connections.
+const leftPool = new pg.Pool({ connectionString: left.url, max: connectionsMax, pipeline: true } as pg.PoolConfig);
+const rightPool = mysql.createPool({ uri: right.url, connectionLimit: connectionsMax, multipleStatements: true });
+const rowsText = Array.from({ length: 128 }, (_, at) => `(${at}, 1000000)`).join(",");
+for (const sql of [
+  "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL)",
+  `INSERT INTO account VALUES ${rowsText}`,
+]) {
+  await leftPool.query(sql);
+  await rightPool.query(sql);
+}
+await leftPool.query("CREATE TABLE naive (gid varchar(60) PRIMARY KEY, state varchar(12))");
+const conclave = await connect(`file:${folder}/store`);
+const tm: TransactionManager<Bank> = await transactions<Bank>({
+  store: conclave.engine,
+  resources: {
+    orders: postgres({ url: left.url, connectionsMax, preparedMax: 64 }),
+    wallet: mariadb({ url: right.url, connectionsMax }),
+  },
+});
+const leftSql = "UPDATE account SET balance = balance - 1 WHERE id = $1";
+const rightSql = "UPDATE account SET balance = balance + 1 WHERE id = ?";
+
+let names = 0;
+const variants: Readonly<Record<string, Transfer>> = {
+  floor: (worker) => Promise.all([leftPool.query(leftSql, [worker]), rightPool.query(rightSql, [worker])]),
+  bare,
+  ours: (worker) =>
+    tm.run({}, (tx) => {
+      tx.on("orders").last(leftSql, [worker]);
+      tx.on("wallet").last(rightSql, [worker]);
+    }),
+  "last agent": (worker) =>
+    tm.run({ lastAgent: "orders" }, (tx) => {
+      tx.on("orders").last(leftSql, [worker]);
+      tx.on("wallet").last(rightSql, [worker]);
+    }),
+  naive,
+};
+
+if (values.forced) await countForced();
+else await measure();
+await tm.close();
+await conclave.close();
+await leftPool.end();
+await rightPool.end();
+await Promise.all([left.stop(), right.stop()]);
+rmSync(folder, { recursive: true, force: true });
+
+/** The same packets and markers as ours, and nobody who could finish it after a crash. */
+async function bare(worker: number): Promise<void> {
+  names++;
+  const gid = `bare.${process.pid}.${names}`;
+  const [client, connection] = await Promise.all([leftPool.connect(), rightPool.getConnection()]);
+  const xid = `'${gid}','1',1`;
+  const prepareLeft = async (): Promise<void> => {
+    const sent = [
+      client.query("BEGIN"),
+      client.query(leftSql, [worker]),
+      client.query({
+        name: "bare_mark",
+        text: "INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES ($1, $2, 0, 'do', $3)",
+        values: [gid, 1, "orders:1,wallet:2"],
+      }),
+      client.query(`PREPARE TRANSACTION '${gid}'`),
+    ];
+    await Promise.all(sent);
+    client.release();
+  };
+  const marker = connection.format("INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES (?, ?, 0, 'do', ?)", [
+    gid,
+    2,
+    "orders:1,wallet:2",
+  ]);
+  await Promise.all([
+    prepareLeft(),
+    connection.query(`XA START ${xid}; ${connection.format(rightSql, [worker])}; ${marker}; XA END ${xid}; XA PREPARE ${xid}`),
+  ]);
+  await Promise.all([
+    leftPool.query(`COMMIT PREPARED '${gid}'`),
+    connection.query(`XA COMMIT ${xid}`).then(() => connection.release()),
+  ]);
+}
+
+/** What one writes in an afternoon: each step a round trip, each state a row. */
+async function naive(worker: number): Promise<void> {
+  names++;
+  const gid = `naive.${process.pid}.${names}`;
+  const [client, connection] = await Promise.all([leftPool.connect(), rightPool.getConnection()]);
+  const xid = `'${gid}','1',1`;
+  await leftPool.query("INSERT INTO naive VALUES ($1, 'begun')", [gid]);
+  await client.query("BEGIN");
+  await client.query(leftSql, [worker]);
+  await connection.query(`XA START ${xid}`);
+  await connection.query(rightSql, [worker]);
+  await client.query(`PREPARE TRANSACTION '${gid}'`);
+  await connection.query(`XA END ${xid}`);
+  await connection.query(`XA PREPARE ${xid}`);
+  await leftPool.query("UPDATE naive SET state = 'prepared' WHERE gid = $1", [gid]);
+  await client.query(`COMMIT PREPARED '${gid}'`);
+  await connection.query(`XA COMMIT ${xid}`);
+  await leftPool.query("UPDATE naive SET state = 'committed' WHERE gid = $1", [gid]);
+  client.release();
+  connection.release();
+}
+
+async function measure(): Promise<void> {
+  const figures: Figure[] = [];
+  const seconds = Number(values.seconds);
+  for (const connections of values.connections.split(",").map(Number)) {
+    const rates = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
+    const latencies = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
+    for (const transfer of Object.values(variants)) await load(transfer, connections, 1);
+    for (let round = 0; round < Number(values.rounds); round++) {
+      // There and back: what the machine does meanwhile meets all of them alike.
+      const order = round % 2 === 0 ? Object.entries(variants) : Object.entries(variants).reverse();
+      for (const [name, transfer] of order) {
+        const { rate, took } = await load(transfer, connections, seconds);
+        rates.get(name)?.push(rate);
+        latencies.get(name)?.push(...took);
+      }
+    }
+    const floor = median(rates.get("floor") ?? []);
+    const bareRate = median(rates.get("bare") ?? []);
+    console.log(`\n${connections} connections`);
+    for (const name of Object.keys(variants)) {
+      const all = rates.get(name) ?? [];
+      const sorted = (latencies.get(name) ?? []).sort((one, other) => one - other);
+      const rate = median(all);
+      console.log(
+        `  ${name.padEnd(11)} ${rate.toFixed(0).padStart(6)} tx/s  ${(rate / floor).toFixed(2)} of the floor, ${(rate / bareRate).toFixed(2)} of bare` +
+          `  p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms  (${all.map((each) => each.toFixed(0)).join(", ")})`,
+      );
+      figures.push({
+        case: `${name} at ${connections} connections`,
+        ours: rounded(rate),
+        peer: name === "floor" ? null : rounded(floor),
+        peerName: name === "floor" ? null : "two plain commits",
+        peerVersion: null,
+        ratio: name === "floor" ? null : rounded(rate / floor),
+        unit: "transactions/s",
+        oursSpread: spread(all.map(rounded)),
+        note: `p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms; ${(rate / bareRate).toFixed(2)} of bare`,
+      });
+    }
+  }
+  writeFigures("transactions", figures);
+}
+
+async function load(transfer: Transfer, connections: number, seconds: number) {
+  const took: number[] = [];
+  const startedMs = performance.now();
+  const untilMs = startedMs + seconds * 1_000;
+  const work = async (worker: number): Promise<void> => {
+    for (let number = 0; performance.now() < untilMs; number++) {
+      const sentMs = performance.now();
+      await transfer(worker, number);
+      took.push(performance.now() - sentMs);
+    }
+  };
+  await Promise.all(Array.from({ length: connections }, (_, at) => work(at)));
+  return { rate: took.length / ((performance.now() - startedMs) / 1_000), took };
+}
+
+/** Of each server and of this process, while so many transfers run one after another. */
+async function countForced(): Promise<void> {
+  const count = 50;
+  const targets = { PostgreSQL: left.pid(), MariaDB: right.pid(), "this process (decisions)": process.pid };
+  console.log(
+    `Forced writes per transaction, of ${count} one after another, counted by strace (fsync, fdatasync, and writes with RWF_DSYNC):`,
+  );
+  for (const [name, transfer] of Object.entries(variants)) {
+    for (let at = 0; at < 5; at++) await transfer(1, at);
+    await new Promise((done) => setTimeout(done, 400));
+    const traces = await Promise.all(
+      Object.entries(targets).map(async ([target, pid]) => [target, await startTrace(pid)] as const),
+    );
+    for (let at = 0; at < count; at++) await transfer(1, at);
+    const counts = await Promise.all(
+      traces.map(async ([target, trace]) => `${target} ${((await trace.stop()) / count).toFixed(2)}`),
+    );
+    console.log(`  ${name.padEnd(11)} ${counts.join(", ")}`);
+  }
+}
+
+async function startTrace(pid: number) {
+  const file = `${folder}/trace-${pid}`;
+  const children = await promisify(execFile)("pgrep", ["-P", String(pid)]).then(
+    ({ stdout }) => stdout.trim().split("\n").filter(Boolean),
+    () => [],
+  );
+  const family = pid === process.pid ? [String(pid)] : [String(pid), ...children];
+  // The log of the store is a descriptor whose writes return when they are on the disk: each write to it is a forced one.
+  const calls = "trace=fsync,fdatasync,pwritev,pwritev2,pwrite64,writev";
+  const child = spawn("strace", ["-f", "-qq", "-e", calls, "-o", file, ...family.flatMap((each) => ["-p", each])], {
+    stdio: "ignore",
+  });
+  await new Promise((done) => setTimeout(done, 700));
+  return {
+    stop: async (): Promise<number> => {
+      // What is written lazily has its time; the markers' cleaning and the forgetting are no part of a transaction.
+      await new Promise((done) => setTimeout(done, 150));
+      child.kill("SIGINT");
+      await new Promise((done) => child.once("exit", done));
+      const text = readFileSync(file, "utf8");
+      rmSync(file);
+      return text.split("\n").filter((line) => isForced(line, pid)).length;
+    },
+  };
+}
+
+function isForced(line: string, pid: number): boolean {
+  const [, call, descriptor] = /\b(fsync|fdatasync|pwritev2?|pwrite64|writev)\((\d+)/.exec(line) ?? [];
+  if (call === undefined) return false;
+  if (call.startsWith("f")) return true;
+  try {
+    const flags = /flags:\s*([0-7]+)/.exec(readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, "utf8"))?.[1] ?? "0";
+    return (Number.parseInt(flags, 8) & 0o10000) !== 0;
+  } catch {
+    return false;
+  }
+}
