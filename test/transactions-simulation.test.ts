@@ -4,7 +4,7 @@
 import { expect, test } from "vitest";
 import { TransactionsWorld } from "../src/simulator/transactions-world.ts";
 
-const seeds = Number(process.env["TRANSACTION_SEEDS"] ?? 40);
+const seeds = Number(process.env["TRANSACTION_SEEDS"] ?? 25);
 const from = Number(process.env["TRANSACTION_FROM"] ?? 1);
 const drain = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
