@@ -9,6 +9,7 @@ import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { isRedisScheme } from "./engines/redis/address.ts";
+import { createPartitions, type Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 import {
   type Barrier,
   createBarrier,
@@ -43,6 +44,10 @@ export type { ErrorCode } from "./base/error-table.ts";
 export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
 export type { ConclaveEvent } from "./base/event.ts";
 export type { ProtocolName } from "./base/protocol-name.ts";
+export type { Migrate, Migration } from "./partitions/migration.ts";
+export { Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
+export type { PartitionPlan, PlannedMove } from "./partitions/plan.ts";
+export type { Shard } from "./partitions/shard.ts";
 export { Barrier, DoubleBarrier, type DoubleBarrierMember, type DoubleBarrierOptions } from "./recipes/barrier.ts";
 export { Config, type ConfigOptions, type ConfigState } from "./recipes/config.ts";
 export { Counter, type CounterOptions, Sequence, type SequenceOptions } from "./recipes/counter.ts";
@@ -202,6 +207,14 @@ export class Conclave implements AsyncDisposable {
   /** A shared value by name, changed only where nobody else has changed it, and followed. */
   config<T>(name: string, options?: ConfigOptions<T>): Config<T> {
     return createConfig(this.engine, name, options);
+  }
+
+  /**
+   * Equal parts of the keys, each held by one member at a time, evenly, moved one by one as members come and go.
+   * @throws INVALID_OPTION
+   */
+  partitions(name: string, options?: PartitionsOptions): Partitions {
+    return createPartitions(this.engine, name, options);
   }
 
   /** A group by name: who is here. */

@@ -98,6 +98,7 @@ export const errorTable = {
 
   // Something that was held is gone.
   LOCK_LOST: lost("Stop the work; pass hold.token to the store that you write to."),
+  PARTITION_LOST: lost("Stop the work on it; pass shard.epoch to the store that you write to."),
   SESSION_LOST: lost("Treat everything bound to the session as gone."),
 
   // Durable state cannot be trusted.
