@@ -179,9 +179,9 @@ export default [
     name: "paxos: an installed snapshot drops what was accepted above it",
     protocol,
     file: "consensus/paxos/slot-log.ts",
-    find: "coveredBy(index: Index): void {\n    this.#dropTo(index);",
+    find: "this.choose(index);\n    this.#dropTo(index);",
     replace:
-      "coveredBy(index: Index): void {\n    this.#dropTo(Math.max(index, this.#last));\n    this.#base = index;\n    this.#last = index;",
+      "this.choose(index);\n    this.#dropTo(Math.max(index, this.#last));\n    this.#base = index;\n    this.#last = index;",
     source: "PMMC A3",
   },
   {

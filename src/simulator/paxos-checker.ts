@@ -23,7 +23,7 @@ interface Held {
 }
 
 interface PaxosGhost {
-  /** Slots on disk, since the run began: what a snapshot covers is kept here all the same. */
+  /** Slots on disk; those that a snapshot covers go at the next start. */
   readonly disk: Map<Index, Held>;
   /** As told to the disk, and what the disk has of it. */
   promised: Ballot;
@@ -37,11 +37,11 @@ interface PaxosGhost {
 export class PaxosChecker extends GroupChecker<PaxosMessage> {
   readonly #members = new Map<MemberId, PaxosGhost>();
   /** (slot, ballot) to the one value that was proposed there. */
-  readonly #proposed = new Map<string, number>();
+  readonly #proposed = new Map<number, number>();
   /** (slot, birth) to the value. */
-  readonly #born = new Map<string, number>();
-  /** (slot, ballot) to the members that have it on disk. */
-  readonly #accepted = new Map<string, Set<MemberId>>();
+  readonly #born = new Map<number, number>();
+  /** (slot, ballot) to the members that have it on disk, a bit each. */
+  readonly #accepted = new Map<number, number>();
   readonly #chosenValues = new Map<Index, Held>();
   /** Of the highest ballot that leads: the highest stamp among its proposals up to each slot. */
   #stamps: { readonly ballot: Ballot; readonly highest: Map<Index, number> } = { ballot: 0, highest: new Map() };
@@ -136,13 +136,13 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
 
   #checkOneValue(member: MemberId, entry: LogEntry): void {
     const value = valueHash(entry);
-    const proposed = once(this.#proposed, `${entry.index}/${entry.ballot}`, value);
+    const proposed = once(this.#proposed, keyOf(entry.index, ballotOf(entry)), value);
     must(
       proposed === value,
       "OneValuePerSlot",
       () => `${member} has a second value for ${entry.index} in ballot ${entry.ballot}`,
     );
-    const born = once(this.#born, `${entry.index}/${entry.term}`, value);
+    const born = once(this.#born, keyOf(entry.index, entry.term), value);
     must(born === value, "ValueUnchanged", () => `${member} changed the value of ${entry.index} that was born in ${entry.term}`);
   }
 
@@ -228,6 +228,7 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
     });
     const found = new Map(recovered.entries.map((entry) => [entry.index, entry]));
     for (const index of [...(before?.disk.keys() ?? [])]) {
+      if (index <= ghost.log.base) before?.disk.delete(index);
       must(
         index <= ghost.log.base || found.has(index),
         "AcceptedIsKept",
@@ -257,10 +258,11 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   protected override onDurable(member: MemberId, _ghost: Ghost, entry: LogEntry): void {
     const ballot = ballotOf(entry);
     this.#of(member).disk.set(entry.index, { ballot, value: valueHash(entry) });
-    const key = `${entry.index}/${ballot}`;
-    const having = this.#accepted.get(key) ?? new Set();
-    this.#accepted.set(key, having.add(member));
-    if (!this.isQuorumAt(entry.index, (voter) => having.has(voter), member)) return;
+    const key = keyOf(entry.index, ballot);
+    const having = (this.#accepted.get(key) ?? 0) | (1 << this.configuration.voters.indexOf(member));
+    this.#accepted.set(key, having);
+    const { voters } = this.configuration;
+    if (!this.isQuorumAt(entry.index, (voter) => (having & (1 << voters.indexOf(voter))) !== 0, member)) return;
     const chosen = this.#chosenValues.get(entry.index);
     if (chosen === undefined || ballot < chosen.ballot) {
       must(
@@ -305,6 +307,11 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   }
 }
 
+/** Runs are short: a ballot takes 21 bits at most, a slot the 32 above. */
+function keyOf(index: Index, ballot: Ballot): number {
+  return index * 2 ** 21 + ballot;
+}
+
 function ballotOf(entry: LogEntry): Ballot {
   return entry.ballot ?? -1;
 }
@@ -314,7 +321,7 @@ function valueHash(entry: LogEntry): number {
 }
 
 /** The value that stands under the key; the first one stays. */
-function once(map: Map<string, number>, key: string, value: number): number {
+function once(map: Map<number, number>, key: number, value: number): number {
   const known = map.get(key);
   if (known !== undefined) return known;
   map.set(key, value);

@@ -292,6 +292,10 @@ test("a candidate that lacks slots which are no longer kept one by one is sent t
   expect(bench.sent("nack")[0]?.message).toMatchObject({ behind: true });
   bench.prepare("b", ballotB, 6);
   expect(bench.sent("promise")[0]?.message.entries).toMatchObject([{ index: 6 }]);
+  // It learns them from the snapshot; a chunk beyond its end is not looked for.
+  bench.hear("b", { kind: "ask", from: 3 });
+  bench.hear("b", { kind: "snapshot-ask", index: 5, offset: 2 ** 52 });
+  expect(bench.outputs.filter(({ kind }) => kind === "read-snapshot")).toMatchObject([{ to: "b", offset: 0 }]);
 });
 
 test("a read is served after a majority echoed its round, at an index with a value of the leader's own; no disk is written", () => {

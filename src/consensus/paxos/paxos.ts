@@ -132,6 +132,8 @@ export class Paxos implements Core<PaxosMessage> {
   /** The last persist that changed the log. */
   #logSequence: PersistSequence = 0;
 
+  /** The length of the newest own snapshot; 0 without one. */
+  #snapshotBytes = 0;
   /** A snapshot that is coming in. */
   #incoming:
     | { readonly index: Index; readonly term: Term; readonly from: MemberId; offset: number; installing: boolean }
@@ -176,6 +178,7 @@ export class Paxos implements Core<PaxosMessage> {
     const { snapshot } = recovered;
     if (snapshot !== undefined) {
       this.#log.coveredBy(snapshot.index);
+      this.#snapshotBytes = snapshot.lengthBytes;
       this.#chosen = snapshot.index;
       this.#applied = snapshot.index;
       this.#deliveredStampMs = snapshot.stampMs;
@@ -221,6 +224,7 @@ export class Paxos implements Core<PaxosMessage> {
         this.#applied = input.index;
         break;
       case "snapshot-built":
+        this.#snapshotBytes = input.lengthBytes;
         this.#log.compact(input.index, this.#options.retainedBytesMax);
         break;
       case "snapshot-bytes":
@@ -496,7 +500,7 @@ export class Paxos implements Core<PaxosMessage> {
         this.#onSnapshot(from, message);
         break;
       case "snapshot-ask":
-        if (this.#log.base > 0) this.#readSnapshot(from, message.offset);
+        if (message.offset < this.#snapshotBytes) this.#readSnapshot(from, message.offset);
         break;
       default:
         unreachable(message);
@@ -543,7 +547,7 @@ export class Paxos implements Core<PaxosMessage> {
     const first = entries[0]?.index ?? 0;
     const last = entries.at(-1)?.index ?? 0;
     if (first === 0 || last > this.#chosen + horizonSlots) return;
-    if (last > this.#chosen && this.#log.bytes > this.#options.unlearnedBytesMax + this.#options.retainedBytesMax) {
+    if (last > this.#chosen && this.#log.openBytes > this.#options.unlearnedBytesMax) {
       this.#learnUpTo(from, letter.chosen);
       return;
     }
@@ -746,6 +750,7 @@ export class Paxos implements Core<PaxosMessage> {
       this.#deliveredStampMs = Math.max(this.#deliveredStampMs, entry.stampMs);
     }
     this.#chosen = chosen;
+    this.#log.choose(chosen);
     this.#outputs.push({ kind: "deliver", entries });
   }
 
@@ -858,6 +863,7 @@ export class Paxos implements Core<PaxosMessage> {
     assert(index > this.#chosen, "a snapshot never takes back what is chosen");
     // What was accepted above it stays accepted: slots do not hang on one another.
     this.#log.coveredBy(index);
+    this.#snapshotBytes = incoming.offset;
     this.#chosen = index;
     this.#applied = index;
     this.#deliveredStampMs = input.stampMs;

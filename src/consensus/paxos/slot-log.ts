@@ -27,7 +27,10 @@ export class SlotLog {
   readonly #slots = new Map<Index, LogEntry>();
   #base: Index = 0;
   #last: Index = 0;
-  #bytes = 0;
+  /** Up to here everything is chosen. */
+  #chosen: Index = 0;
+  /** Of the slots above it. */
+  #openBytes = 0;
 
   /** The slots up to here are dropped; a snapshot covers them. */
   get base(): Index {
@@ -39,8 +42,9 @@ export class SlotLog {
     return this.#last;
   }
 
-  get bytes(): number {
-    return this.#bytes;
+  /** What is accepted and not known to be chosen. */
+  get openBytes(): number {
+    return this.#openBytes;
   }
 
   at(index: Index): LogEntry | undefined {
@@ -49,11 +53,14 @@ export class SlotLog {
 
   put(entry: LogEntry): void {
     assert(entry.index > this.#base, "a dropped slot is never written again");
-    const before = this.#slots.get(entry.index);
-    if (before !== undefined) this.#bytes -= entryBytes(before);
+    if (entry.index > this.#chosen) this.#openBytes += entryBytes(entry) - this.#bytesAt(entry.index);
     this.#slots.set(entry.index, entry);
-    this.#bytes += entryBytes(entry);
     if (entry.index > this.#last) this.#last = entry.index;
+  }
+
+  /** Everything up to the index is chosen. */
+  choose(index: Index): void {
+    while (this.#chosen < index) this.#openBytes -= this.#bytesAt(++this.#chosen);
   }
 
   /** What there is from a slot on, at most so many bytes but at least one entry; `next` is where to go on, 0 at the end. */
@@ -86,23 +93,22 @@ export class SlotLog {
 
   /** A snapshot from elsewhere took the place of everything up to the index. What was accepted above it stays accepted. */
   coveredBy(index: Index): void {
+    this.choose(index);
     this.#dropTo(index);
   }
 
   #dropTo(base: Index): void {
     if (base - this.#base <= this.#slots.size) {
-      for (let index = this.#base + 1; index <= base; index++) this.#drop(index);
+      for (let index = this.#base + 1; index <= base; index++) this.#slots.delete(index);
     } else {
-      for (const index of this.#slots.keys()) if (index <= base) this.#drop(index);
+      for (const index of this.#slots.keys()) if (index <= base) this.#slots.delete(index);
     }
     this.#base = Math.max(this.#base, base);
     this.#last = Math.max(this.#last, this.#base);
   }
 
-  #drop(index: Index): void {
+  #bytesAt(index: Index): number {
     const entry = this.#slots.get(index);
-    if (entry === undefined) return;
-    this.#bytes -= entryBytes(entry);
-    this.#slots.delete(index);
+    return entry === undefined ? 0 : entryBytes(entry);
   }
 }
