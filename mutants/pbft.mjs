@@ -217,10 +217,10 @@ export default [
     source: "OSDI 1999 §4.5.2, liveness",
   },
   {
-    name: "pbft: nobody tells a laggard what it missed",
-    file: core,
-    find: "else if (status.view === this.#view) this.#resendSlots(to, status.executed);",
-    replace: "else if (status.view < 0) this.#resendSlots(to, status.executed);",
-    source: "TOCS 2002 §5.2, retransmission",
+    name: "pbft: a state is asked of one replica only",
+    file: "consensus/pbft/state-transfer.ts",
+    find: "    do this.#peer = (this.#peer + 1) % this.#replicas;\n    while (this.#peer === this.#self);\n",
+    replace: "",
+    source: "TOCS 2002 §5.3.2: the source may be faulty",
   },
 ].map((mutant) => ({ ...mutant, protocol: "pbft", world: "core" }));

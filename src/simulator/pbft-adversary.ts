@@ -58,8 +58,9 @@ export interface AdversaryParts {
   readonly enabled: readonly Misdeed[];
   /** How long a backup waits for a primary: a slow one stays just below. */
   readonly patienceMs: number;
-  /** With this replica's key. */
-  readonly sign: (bytes: Uint8Array) => Uint8Array;
+  /** The faulty ones stand together: each may use the keys of all, this one's own among them. */
+  readonly accomplices: readonly ReplicaNumber[];
+  readonly signAs: (replica: ReplicaNumber, bytes: Uint8Array) => Uint8Array;
   readonly digest: (bytes: Uint8Array) => Digest;
   readonly send: (to: ReplicaNumber, message: PbftMessage) => void;
   readonly sendToClient: (client: string, message: PbftMessage) => void;
@@ -71,6 +72,8 @@ interface Half {
 }
 
 const stashMax = 200;
+/** What a part without entries looks like. */
+const emptyPart = Uint8Array.of(0);
 
 export class Adversary {
   readonly #parts: AdversaryParts;
@@ -81,6 +84,10 @@ export class Adversary {
   #others = new Set<ReplicaNumber>();
   readonly #stash: PbftMessage[] = [];
   readonly #frames: Signed<RequestFrame>[] = [];
+  /** Its latest proposals, to be said again differently. */
+  readonly #proposed: PrePrepare[] = [];
+  /** Parts of a state that it has lied about, by sequence. */
+  readonly #hollow = new Map<number, number>();
   #calm = false;
 
   constructor(parts: AdversaryParts) {
@@ -185,20 +192,27 @@ export class Adversary {
       if (message.kind === "pre-prepare") return this.#otherProposal(message.proposal.statement, message.batch);
       if (message.kind === "new-view") return { kind: "new-view", newView: this.#falseNewView(message.newView.statement) };
     }
+    if (mood.has("equivocate") && message.kind === "status" && this.#proposed.length > 0 && random.chance(0.5)) {
+      // Second thoughts: whoever has forgotten its vote will vote again.
+      return this.#otherProposal(random.pick(this.#proposed), []);
+    }
     if (mood.has("usurp") && message.kind === "prepare" && random.chance(0.3)) this.#usurp(to, message.vote.statement);
     if (mood.has("leap") && message.kind === "pre-prepare" && random.chance(0.3)) {
       const statement = { ...message.proposal.statement, sequence: message.proposal.statement.sequence + random.integer(1, 40) };
       if (statement.replica === this.#parts.number) return { ...message, proposal: this.#sign(statement) };
     }
-    if (mood.has("false-proof") && random.chance(0.5)) {
+    if (mood.has("false-proof") && random.chance(0.8)) {
       if (message.kind === "view-change" && message.viewChange.statement.replica === this.#parts.number)
         return { kind: "view-change", viewChange: this.#falseViewChange(message.viewChange.statement) };
       if (message.kind === "new-view" && message.newView.statement.replica === this.#parts.number)
         return { kind: "new-view", newView: this.#falseNewView(message.newView.statement) };
     }
     if (mood.has("false-state")) {
-      if (message.kind === "part") return { ...message, bytes: this.#altered(message.bytes) };
-      if (message.kind === "parts") return { ...message, digests: message.digests.map((digest) => this.#alteredDigest(digest)) };
+      if (message.kind === "part") {
+        const isHollow = this.#hollow.get(message.sequence) === message.part;
+        return { ...message, bytes: isHollow ? emptyPart : this.#altered(message.bytes) };
+      }
+      if (message.kind === "parts") return this.#falseParts(message);
       if (message.kind === "batch" && message.batch.length > 0) return { ...message, batch: this.#frames.slice(0, 2) };
     }
     if (mood.has("mutate") && random.chance(0.4)) return this.#mutated(message);
@@ -206,6 +220,13 @@ export class Adversary {
   }
 
   // ---------------------------------------------------------------------------------------------- lies
+
+  /** A list that fits its parts: one of them is empty, and will be handed out as empty. */
+  #falseParts(message: Extract<PbftMessage, { kind: "parts" }>): PbftMessage {
+    const part = this.#random.integer(0, message.digests.length - 1);
+    this.#hollow.set(message.sequence, part);
+    return { ...message, digests: message.digests.map((digest, at) => (at === part ? this.#parts.digest(emptyPart) : digest)) };
+  }
 
   /** Another batch in the same place. */
   #otherProposal(statement: PrePrepare, batch: Batch): PbftMessage {
@@ -242,17 +263,16 @@ export class Adversary {
   #falseViewChange(change: ViewChange): Signed<ViewChange> {
     const random = this.#random;
     const { prepared } = change;
-    switch (random.integer(0, 4)) {
+    if (random.chance(0.5)) return this.#sign({ ...change, prepared: this.#falseCertificates(change) });
+    switch (random.integer(0, 3)) {
       case 0:
         return this.#sign({ ...change, prepared: [] });
       case 1:
         return this.#sign({ ...change, prepared: prepared.filter(() => random.chance(0.5)) });
       case 2:
         return this.#sign({ ...change, stable: 0, checkpoints: [] });
-      case 3:
-        return this.#sign({ ...change, ...this.#falseStable(change) });
       default:
-        return this.#sign({ ...change, prepared: this.#falseCertificates(change) });
+        return this.#sign({ ...change, ...this.#falseStable(change) });
     }
   }
 
@@ -268,31 +288,35 @@ export class Adversary {
     return { stable, checkpoints: Array.from({ length: this.#parts.replicas }, () => own) };
   }
 
-  /** Certificates with its own prepare many times over, with prepares for something else, or with forged ones. */
+  /** Certificates of a view whose primary was one of them: for nothing, with prepares that are repeated, foreign or forged. */
   #falseCertificates(change: ViewChange): readonly PreparedCertificate[] {
-    const { number, replicas, digest } = this.#parts;
+    const { number, replicas, digest, accomplices } = this.#parts;
     const none = digest(encodeBatch([]));
-    const last = change.prepared.at(-1)?.proposal.statement.sequence ?? change.stable;
+    const last = change.prepared.at(-1)?.proposal.statement.sequence ?? change.stable + 2;
+    const ours = Array.from({ length: Math.min(change.view, replicas) }, (_, back) => change.view - 1 - back).find((view) =>
+      accomplices.includes(primaryOf(view, replicas)),
+    );
     const forged: PreparedCertificate[] = [];
+    const kind = this.#random.integer(0, 2);
     for (let sequence = change.stable + 1; sequence <= last + 1; sequence++) {
-      const view = change.view - 1 - this.#random.integer(0, Math.min(2, change.view - 1));
-      const seen = this.#proposalSeen(view, sequence);
+      const view = ours ?? change.view - 1;
+      const primary = primaryOf(view, replicas);
       const proposal =
-        primaryOf(view, replicas) === number
-          ? this.#sign({ kind: "pre-prepare", replica: number, view, sequence, digest: none } as const)
-          : seen;
+        ours === undefined
+          ? this.#proposalSeen(view, sequence)
+          : this.#signAs(primary, { kind: "pre-prepare", replica: primary, view, sequence, digest: none } as const);
       if (proposal === undefined) continue;
-      const own = this.#sign({ ...pickVote(proposal.statement), kind: "prepare", replica: number } as const);
-      const others = this.#preparesSeen(view, sequence);
-      const prepares = this.#random.pick([
+      const voter = accomplices.find((replica) => replica !== primary) ?? number;
+      const own = this.#signAs(voter, { ...pickVote(proposal.statement), kind: "prepare", replica: voter } as const);
+      const prepares = [
         Array.from({ length: replicas }, () => own),
-        [own, ...others],
+        [own, ...this.#preparesSeen(view, sequence)],
         // In everybody's name, with our own seal.
         Array.from({ length: replicas }, (_, replica) => replica)
-          .filter((replica) => replica !== primaryOf(view, replicas))
+          .filter((replica) => replica !== primary)
           .map((replica) => this.#sign({ ...own.statement, replica })),
-      ]);
-      forged.push({ proposal, prepares });
+      ][kind];
+      forged.push({ proposal, prepares: prepares as Signed<Prepare>[] });
     }
     return forged;
   }
@@ -394,6 +418,10 @@ export class Adversary {
   // ---------------------------------------------------------------------------------------------- memory
 
   #remember(message: PbftMessage): void {
+    if (message.kind === "pre-prepare" && message.proposal.statement.replica === this.#parts.number) {
+      this.#proposed.unshift(message.proposal.statement);
+      this.#proposed.length = Math.min(this.#proposed.length, 4);
+    }
     if (message.kind === "request" && this.#frames.length < stashMax) this.#frames.unshift(message.frame);
     if (this.#frames.length >= stashMax) this.#frames.length = stashMax / 2;
     if (this.#stash.length < stashMax) this.#stash.push(message);
@@ -418,8 +446,12 @@ export class Adversary {
   }
 
   #sign<S extends Statement>(statement: S): Signed<S> {
+    return this.#signAs(this.#parts.number, statement);
+  }
+
+  #signAs<S extends Statement>(replica: ReplicaNumber, statement: S): Signed<S> {
     const bytes = encodeStatement(statement);
-    return { statement, bytes, signature: this.#parts.sign(bytes) };
+    return { statement, bytes, signature: this.#parts.signAs(replica, bytes) };
   }
 
   #altered(bytes: Uint8Array): Uint8Array {

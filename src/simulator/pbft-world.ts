@@ -121,7 +121,7 @@ export class PbftWorld implements FaultTarget {
     const faultyOnes = new Set<number>();
     while (faultyOnes.size < faulty) faultyOnes.add(random.integer(0, this.#replicas - 1));
     for (const number of numbers) {
-      if (faultyOnes.has(number)) this.#adversaries.set(number, this.#makeAdversary(number));
+      if (faultyOnes.has(number)) this.#adversaries.set(number, this.#makeAdversary(number, [...faultyOnes]));
       else this.#nodes.set(number, this.#makeNode(number));
     }
     this.members = [...this.#nodes.values()].map((node) => node.name);
@@ -166,6 +166,8 @@ export class PbftWorld implements FaultTarget {
     player.heal();
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
     for (const adversary of this.#adversaries.values()) adversary.silence();
+    // Slow, but bounded: whoever is too impatient for it has to learn (OSDI 1999 §4.5.2).
+    if (this.#random.chance(0.3)) this.#network.faults = { ...this.#network.faults, delayMsMin: 5, delayMsMean: 10 };
     this.#settle();
     this.#judge();
     return {
@@ -326,7 +328,7 @@ export class PbftWorld implements FaultTarget {
     };
   }
 
-  #makeAdversary(number: ReplicaNumber): Adversary {
+  #makeAdversary(number: ReplicaNumber, accomplices: readonly ReplicaNumber[]): Adversary {
     const random = this.#random.fork();
     return new Adversary({
       number,
@@ -337,7 +339,8 @@ export class PbftWorld implements FaultTarget {
       twin: random.chance(0.25),
       enabled: misdeeds.filter(() => random.chance(0.5)),
       patienceMs: this.#options.viewChangeTimeoutMs,
-      sign: (bytes) => this.#crypto.sign(number, bytes),
+      accomplices,
+      signAs: (replica, bytes) => this.#crypto.sign(accomplices.includes(replica) ? replica : number, bytes),
       digest: (bytes) => this.#crypto.digest(bytes),
       send: (to, message) => this.#transmit(`r${number}`, number, [to], message),
       sendToClient: (client, message) => this.#transmitToClient(`r${number}`, client, message),

@@ -23,6 +23,7 @@
  */
 import { assert } from "../../base/assert.ts";
 import type { PersistSequence } from "../core.ts";
+import { Captures } from "./captures.ts";
 import {
   batchCell,
   committedCell,
@@ -87,11 +88,6 @@ interface Awaiting {
   readonly act: () => void;
 }
 
-/** A stable checkpoint that this replica has heard of and not reached. */
-interface Ahead extends TransferTarget {
-  readonly checkpoints: readonly Signed<Checkpoint>[];
-}
-
 export class Pbft {
   readonly #self: ReplicaNumber;
   readonly #replicas: number;
@@ -122,8 +118,9 @@ export class Pbft {
   /** Of each replica the view change of the highest view. */
   readonly #viewChanges = new Map<ReplicaNumber, Signed<ViewChange>>();
   /** States that may still be asked for: of the stable checkpoint and later ones. */
-  readonly #captures = new Map<Sequence, Capture>();
-  #ahead: Ahead | undefined;
+  readonly #captures = new Captures();
+  /** Invariant: above `#executed`. */
+  #ahead: TransferTarget | undefined;
   #transfer: StateTransfer | undefined;
   #nextSequence: Sequence = 1;
 
@@ -520,16 +517,20 @@ export class Pbft {
 
   #takeCheckpoint(sequence: Sequence): void {
     const capture = this.#state.capture();
-    this.#captures.set(sequence, capture);
+    this.#captures.set(sequence, capture, this.#nowMs);
     const ahead = this.#ahead;
-    if (ahead !== undefined && ahead.sequence <= sequence) this.#reachAhead(ahead);
+    if (ahead !== undefined && ahead.sequence <= sequence) {
+      // We got there by executing.
+      this.#endTransfer();
+      this.#onProven(ahead.checkpoints);
+    }
     this.#sayCheckpoint(sequence, capture);
   }
 
   #onSnapshotSaved(sequence: Sequence): void {
     if (this.#unsavedInstall === 0 || sequence < this.#unsavedInstall) return;
     this.#unsavedInstall = 0;
-    for (const [reached, capture] of this.#captures) if (reached > this.#stable) this.#sayCheckpoint(reached, capture);
+    for (const [reached, capture] of this.#captures.above(this.#stable)) this.#sayCheckpoint(reached, capture);
   }
 
   #sayCheckpoint(sequence: Sequence, capture: Capture): void {
@@ -571,18 +572,9 @@ export class Pbft {
       this.#makeStable(sequence, checkpoints);
     } else if (this.#executed < sequence && sequence > (this.#ahead?.sequence ?? 0)) {
       this.#ahead = { sequence, digest, checkpoints };
-      this.#transfer?.retarget({ sequence, digest });
       // The last commits may be on their way: asking for the whole state can wait a moment.
       this.#transferAtMs ??= this.#nowMs + this.#options.statusMs;
     }
-  }
-
-  /** We got there by executing. */
-  #reachAhead(ahead: Ahead): void {
-    this.#ahead = undefined;
-    this.#transferAtMs = undefined;
-    this.#transfer = undefined;
-    this.#onProven(ahead.checkpoints);
   }
 
   /** Moves the low watermark. */
@@ -592,7 +584,7 @@ export class Pbft {
     this.#stableProof = checkpoints;
     this.#slots.dropUpTo(sequence);
     this.#checkpoints.dropUpTo(sequence);
-    for (const known of this.#captures.keys()) if (known < sequence) this.#captures.delete(known);
+    this.#captures.supersede(sequence, { nowMs: this.#nowMs, keptMs: 20 * this.#options.statusMs });
     this.#nextSequence = Math.max(this.#nextSequence, sequence + 1);
     this.#persist([{ cell: stableCell, bytes: encodeStableCell(checkpoints) }]);
     const capture = this.#captures.get(sequence);
@@ -821,14 +813,14 @@ export class Pbft {
   // ---------------------------------------------------------------------------------------------- state transfer
 
   #onFetchParts(from: ReplicaNumber, sequence: Sequence): void {
-    const capture = this.#captures.get(sequence);
+    const capture = this.#captures.handOut(sequence, this.#nowMs);
     if (capture !== undefined) {
       this.#send([from], { kind: "parts", sequence, digests: capture.parts.map((part) => part.digest) });
     } else if (sequence < this.#stable) this.#send([from], { kind: "stable", checkpoints: this.#stableProof });
   }
 
   #onFetchPart(from: ReplicaNumber, sequence: Sequence, part: number): void {
-    const bytes = this.#captures.get(sequence)?.parts[part]?.bytes;
+    const bytes = this.#captures.handOut(sequence, this.#nowMs)?.parts[part]?.bytes;
     if (bytes !== undefined) this.#send([from], { kind: "part", sequence, part, bytes });
     else if (sequence < this.#stable) this.#send([from], { kind: "stable", checkpoints: this.#stableProof });
   }
@@ -857,26 +849,35 @@ export class Pbft {
     this.#transferAtMs = this.#nowMs + this.#options.statusMs;
   }
 
-  #install({ sequence }: TransferTarget, capture: Capture): void {
-    const ahead = this.#ahead as Ahead;
-    assert(ahead.sequence === sequence && sequence > this.#executed, "a fetched state is the one that was asked for");
+  #endTransfer(): void {
     this.#transfer = undefined;
     this.#transferAtMs = undefined;
     this.#ahead = undefined;
+  }
+
+  #install({ sequence, checkpoints }: TransferTarget, capture: Capture): void {
+    const ahead = this.#ahead;
+    this.#endTransfer();
+    if (sequence > this.#executed) this.#replaceState(sequence, capture, checkpoints);
+    // Meanwhile the others went on, and we may have to fetch again; mostly their next commits suffice.
+    if (ahead !== undefined && ahead.sequence > sequence) this.#onProven(ahead.checkpoints);
+    this.#executeReady();
+    this.#propose();
+  }
+
+  #replaceState(sequence: Sequence, capture: Capture, checkpoints: readonly Signed<Checkpoint>[]): void {
     this.#state.install(capture);
     this.#executed = sequence;
-    this.#captures.set(sequence, capture);
+    this.#captures.set(sequence, capture, this.#nowMs);
     this.#unsavedInstall = sequence;
     for (const { frame } of [...this.#pending.values()]) {
       const lane = laneOf(frame.statement);
       this.#pending.done(lane, this.#state.lastReply(lane)?.timestamp ?? -1);
     }
     this.#notice({ notice: "transfer-done", sequence });
-    if (sequence > this.#stable) this.#makeStable(sequence, ahead.checkpoints);
-    else this.#outputs.push({ kind: "save-snapshot", snapshot: { sequence, capture, checkpoints: ahead.checkpoints } });
+    if (sequence > this.#stable) this.#makeStable(sequence, checkpoints);
+    else this.#outputs.push({ kind: "save-snapshot", snapshot: { sequence, capture, checkpoints } });
     this.#slots.dropUpTo(sequence);
-    this.#executeReady();
-    this.#propose();
   }
 
   // ---------------------------------------------------------------------------------------------- time (§4.5.2)
@@ -924,7 +925,7 @@ export class Pbft {
       return;
     }
     if (this.#transfer === undefined) this.#startTransfer(ahead);
-    else this.#transfer.nextPeer();
+    else this.#transfer.nextPeer(ahead);
     this.#advanceTransfer();
   }
 
@@ -1005,7 +1006,7 @@ export class Pbft {
       this.#executed = snapshot.sequence;
       this.#stable = snapshot.sequence;
       this.#stableProof = snapshot.checkpoints;
-      this.#captures.set(snapshot.sequence, snapshot.capture);
+      this.#captures.set(snapshot.sequence, snapshot.capture, this.#nowMs);
     }
     const view = cells.get(viewCell);
     if (view !== undefined) {

@@ -5,12 +5,14 @@
  * stated; each part must hash to its place in the list. So any answer is either right or dropped, and nobody is trusted.
  * Source: Castro & Liskov, TOCS 2002 §5.3.2. Parts that this replica already has are not asked for.
  */
-import type { Digest, PbftMessage, ReplicaNumber, Sequence } from "./messages.ts";
+import type { Checkpoint, Digest, PbftMessage, ReplicaNumber, Sequence, Signed } from "./messages.ts";
 import { type Capture, type CapturedPart, rootOf } from "./state.ts";
 
+/** A stable checkpoint that this replica has heard of and not reached, with its proof. */
 export interface TransferTarget {
   readonly sequence: Sequence;
   readonly digest: Digest;
+  readonly checkpoints: readonly Signed<Checkpoint>[];
 }
 
 export interface Ask {
@@ -53,14 +55,6 @@ export class StateTransfer {
     return this.#target;
   }
 
-  /** A newer stable checkpoint: what was fetched and is still part of it need not be fetched again. */
-  retarget(target: TransferTarget): void {
-    if (target.sequence <= this.#target.sequence) return;
-    this.#target = target;
-    this.#digests = undefined;
-    this.#asked.clear();
-  }
-
   /** What to ask now. */
   asks(): readonly Ask[] {
     const { sequence } = this.#target;
@@ -74,8 +68,15 @@ export class StateTransfer {
     return asks;
   }
 
-  /** Nothing usable came: the next replica is asked. */
-  nextPeer(): void {
+  /**
+   * Nothing usable came: the next replica is asked, for the newest checkpoint that is known by now. Only then: a target that
+   * moved with every checkpoint of a busy cluster would never be reached. Parts that stayed the same need not come again.
+   */
+  nextPeer(newest: TransferTarget): void {
+    if (newest.sequence > this.#target.sequence) {
+      this.#target = newest;
+      this.#digests = undefined;
+    }
     this.#asked.clear();
     do this.#peer = (this.#peer + 1) % this.#replicas;
     while (this.#peer === this.#self);
