@@ -5,6 +5,8 @@
  * Source: `research/consensus.md` §4.0 and §4.4. A faulty replica may say anything, so a quorum is judged by what the
  * correct ones did: at least quorum - faulty of them. The strongest checks look at disks and letters, not at the core.
  */
+import { toBinaryString } from "../base/bytes.ts";
+import { crc32 } from "../base/crc32.ts";
 import {
   batchCell,
   cellSequence,
@@ -417,7 +419,7 @@ export class PbftChecker {
 
   /** Whatever it has committed above its checkpoint, a correct replica must tell the next view. */
   #onViewChangeSaid(ghost: Ghost, change: ViewChange, bytes: Uint8Array): void {
-    const text = bytes.join();
+    const text = `${bytes.length}/${crc32(bytes)}`;
     const name = `view-change/${change.view}`;
     const before = ghost.said.get(name);
     if (before !== undefined && before !== text)
@@ -484,11 +486,11 @@ function pick({ view, sequence, digest }: { view: View; sequence: Sequence; dige
 }
 
 function contentOf(frame: RequestFrame): string {
-  return encodeStatement(frame).join();
+  return toBinaryString(encodeStatement(frame));
 }
 
 function textOf(results: readonly Uint8Array[]): string {
-  return results.map((result) => result.join()).join(";");
+  return results.map((result) => toBinaryString(result)).join(";");
 }
 
 /** Drops what a durable snapshot at the sequence makes superfluous. */

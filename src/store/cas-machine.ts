@@ -46,6 +46,9 @@ const answerKinds = ["entry", "set", "range", "refused"] as const satisfies read
 /** Bytes of the entries of one range answer; what is beyond is left out. */
 const rangeBytesMax = 1_048_576;
 
+/** Everything here is encoded in one go, so one writer serves. */
+const writer = new ByteWriter();
+
 interface Held {
   readonly revision: number;
   readonly value: Uint8Array;
@@ -74,7 +77,7 @@ export class CasMachine {
   }
 
   encodePart(part: number): Uint8Array {
-    const writer = new ByteWriter();
+    writer.reset();
     if (part === 0) {
       writer.varint(this.#revision);
       return writer.finish();
@@ -158,7 +161,7 @@ export class CasMachine {
 }
 
 export function encodeCasOperation(operation: CasOperation): Uint8Array {
-  const writer = new ByteWriter({ initialBytes: 64 });
+  writer.reset();
   writer.u8(operationKinds.indexOf(operation.kind));
   switch (operation.kind) {
     case "get":
@@ -211,7 +214,7 @@ function readOperation(reader: ByteReader): CasOperation | undefined {
 }
 
 function encodeCasAnswer(answer: CasAnswer): Uint8Array {
-  const writer = new ByteWriter({ initialBytes: 64 });
+  writer.reset();
   writer.u8(answerKinds.indexOf(answer.kind));
   switch (answer.kind) {
     case "entry":

@@ -80,8 +80,11 @@ export function cellSequence(cell: string): Sequence | undefined {
   return "sequence" in name ? name.sequence : undefined;
 }
 
+/** Every cell is encoded in one go, so one writer serves. */
+const writer = new ByteWriter();
+
 export function encodeViewCell(value: ViewCell): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writer.varint(value.view);
   writer.u8((value.active ? 1 : 0) | (value.viewChange ? 2 : 0) | (value.newView ? 4 : 0));
   if (value.viewChange !== undefined) writeSigned(writer, value.viewChange);
@@ -101,7 +104,7 @@ export function decodeViewCell(bytes: Uint8Array): ViewCell {
 }
 
 export function encodeStableCell(checkpoints: readonly Signed<Checkpoint>[]): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writeSignedList(writer, checkpoints);
   return writer.finish();
 }
@@ -111,7 +114,7 @@ export function decodeStableCell(bytes: Uint8Array): readonly Signed<Checkpoint>
 }
 
 export function encodeProposalCell(proposal: Signed<PrePrepare>): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writeSigned(writer, proposal);
   return writer.finish();
 }
@@ -121,7 +124,7 @@ export function decodeProposalCell(bytes: Uint8Array): Signed<PrePrepare> {
 }
 
 export function encodePreparedCell(certificate: PreparedCertificate): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writeCertificate(writer, certificate);
   return writer.finish();
 }
@@ -131,7 +134,7 @@ export function decodePreparedCell(bytes: Uint8Array): PreparedCertificate {
 }
 
 export function encodeCommittedCell(digest: Digest): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writer.binaryString(digest);
   return writer.finish();
 }

@@ -45,6 +45,9 @@ export interface LastReply {
 /** Fixed for all replicas: it decides where a reply lies. */
 export const replyPartCount = 4;
 
+/** Everything here is encoded in one go, so one writer serves. */
+const writer = new ByteWriter();
+
 export class CheckpointedState {
   readonly #service: PbftService;
   readonly #digest: (bytes: Uint8Array) => Digest;
@@ -113,7 +116,7 @@ export class CheckpointedState {
 
 /** The one digest that a checkpoint states. */
 export function rootOf(parts: readonly { readonly digest: Digest }[], digest: (bytes: Uint8Array) => Digest): Digest {
-  const writer = new ByteWriter();
+  writer.reset();
   for (const part of parts) writer.binaryString(part.digest);
   return digest(writer.finish());
 }
@@ -126,7 +129,7 @@ function replyPartOf(lane: string): number {
 }
 
 function encodeReplies(replies: ReadonlyMap<string, LastReply>): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writer.varint(replies.size);
   for (const lane of [...replies.keys()].sort()) {
     const { timestamp, results } = replies.get(lane) as LastReply;

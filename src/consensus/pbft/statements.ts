@@ -37,8 +37,11 @@ const kinds = [
 /** Operations of one frame (the bound for one signature). */
 export const frameOperationsMax = 64;
 
+/** Everything here is encoded in one go, so one writer serves. */
+const writer = new ByteWriter();
+
 export function encodeStatement(statement: Statement): Uint8Array {
-  const writer = new ByteWriter({ initialBytes: 96 });
+  writer.reset();
   writer.u8(kinds.indexOf(statement.kind));
   if (statement.kind !== "request") writer.varint(statement.replica);
   switch (statement.kind) {
@@ -160,7 +163,7 @@ export function readCertificate(reader: ByteReader): PreparedCertificate {
 
 /** The bytes of which a batch's digest is taken: frames and their signatures. */
 export function encodeBatch(batch: Batch): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writeSignedList(writer, batch);
   return writer.finish();
 }
