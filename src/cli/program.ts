@@ -10,6 +10,7 @@ import { addKeyValueCommands } from "./key-value-commands.ts";
 import { addLockCommand } from "./lock-command.ts";
 import { addLocksCommand } from "./locks-command.ts";
 import { addMemberCommands, addTransferCommand } from "./member-commands.ts";
+import { addPbftCommands } from "./pbft-commands.ts";
 import { table } from "./print.ts";
 import { addServeCommand } from "./serve-command.ts";
 import { addSharedHoldCommands } from "./shared-hold-commands.ts";
@@ -53,6 +54,7 @@ Exit codes: conclave help exit-codes.`,
   addKeyValueCommands(program);
   addWatchCommand(program);
   addDoctorCommand(program);
+  addPbftCommands(program);
   addExitCodes(program);
   return program;
 }

@@ -7,6 +7,9 @@ import { conclaveError, hasCode } from "../base/errors.ts";
 import { checkProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
 import { identityOf } from "../engines/embedded/directory-identity.ts";
 import { type Server, serve, serveDefaults } from "../engines/embedded/serve.ts";
+import { readClusterFile } from "../engines/pbft/cluster-file.ts";
+import { readKeyFile } from "../engines/pbft/keys.ts";
+import { servePbft } from "../engines/pbft/serve-pbft.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { Exit } from "./fail.ts";
 import { signalExitCode } from "./interrupt.ts";
@@ -22,6 +25,8 @@ interface ServeFlags {
   readonly members?: ReadonlyMap<string, string>;
   readonly join?: readonly string[];
   readonly protocol?: ProtocolName;
+  readonly clusterFile?: string;
+  readonly key?: string;
   readonly logLevel: LogLevel;
   readonly untilInputEnds: boolean;
 }
@@ -55,6 +60,8 @@ export function addServeCommand(program: Command): void {
       `how the members agree: ${protocolNames.join(", ")} (default: that of the directory, ${protocolDefault} for an empty one)`,
       parseProtocol,
     )
+    .option("--cluster-file <file>", "with --protocol pbft: everybody's names, addresses and public keys (conclave pbft init)")
+    .option("--key <file>", "with --protocol pbft: this member's private key; its name is the member's")
     .option("--log-level <level>", `least important log records to print: ${logLevels.join(", ")}`, parseLevel, "info")
     // For `conclave up`: members must not outlive it.
     .addOption(new Option("--until-input-ends", "close when standard input ends").default(false).hideHelp());
@@ -85,6 +92,7 @@ adds every disk sync.`,
 
 async function runServe(flags: ServeFlags): Promise<void> {
   const found = await identityOf(flags.data);
+  if ((flags.protocol ?? found?.protocol) === "pbft") return runServePbft(flags);
   const member = flags.member ?? found?.member ?? serveDefaults.member;
   // Whoever joins takes the name of the cluster that it finds.
   const cluster = flags.cluster ?? found?.cluster ?? (flags.join === undefined ? serveDefaults.cluster : undefined);
@@ -114,10 +122,39 @@ async function runServe(flags: ServeFlags): Promise<void> {
   throw new Exit(await closed(server, await end.exitCode, log));
 }
 
+/** A member of a Byzantine cluster: who it is stands in its key, who the others are in the cluster file. */
+async function runServePbft(flags: ServeFlags): Promise<void> {
+  if (flags.clusterFile === undefined || flags.key === undefined) {
+    throw conclaveError("INVALID_OPTION", "--protocol pbft needs --cluster-file and --key; `conclave pbft init` makes both.");
+  }
+  const clusterFile = await readClusterFile(flags.clusterFile);
+  const key = await readKeyFile(flags.key);
+  const { makeLog } = await import("./member-log.ts");
+  const log = makeLog({ level: flags.logLevel, member: key.name, cluster: clusterFile.cluster });
+  const end = endOnSignal(log);
+  if (flags.untilInputEnds) process.stdin.once("end", () => end.now(exitCodes.ok)).resume();
+  onBackgroundFailure((name, error) => log.failure(`Background work "${name}" failed.`, error));
+  const server = await servePbft({
+    directory: flags.data,
+    clusterFile,
+    key,
+    ...(flags.listen === undefined ? {} : { listen: flags.listen }),
+    onEvent: log.event,
+    onHalt: (why, error) => {
+      log.halted(why, error);
+      end.now(exitCodes.internal);
+    },
+  });
+  log.listening({ address: server.address, directory: flags.data });
+  // Nobody hands over in PBFT: a primary that is silent is replaced.
+  const member = { close: () => server.close(), handOver: async () => undefined };
+  throw new Exit(await closed(member, await end.exitCode, log));
+}
+
 /** A member that does not close in time is left to the log, which survives being cut off. */
 const closeMsMax = 10_000;
 
-async function closed(server: Server, exitCode: number, log: MemberLog): Promise<number> {
+async function closed(server: Pick<Server, "close" | "handOver">, exitCode: number, log: MemberLog): Promise<number> {
   const timer = setTimeout(() => {
     log.failure(`Closing took more than ${closeMsMax} ms.`, undefined);
     process.exit(exitCodes.internal);
