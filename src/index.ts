@@ -8,6 +8,7 @@ import type { Telemetry } from "./base/ports.ts";
 import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
+import { notSupported } from "./engines/pbft/connect-pbft.ts";
 import { isRedisScheme } from "./engines/redis/address.ts";
 import { createPartitions, type Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 import {
@@ -44,6 +45,9 @@ export type { ErrorCode } from "./base/error-table.ts";
 export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
 export type { ConclaveEvent } from "./base/event.ts";
 export type { ProtocolName } from "./base/protocol-name.ts";
+export { type ClusterFile, readClusterFile } from "./engines/pbft/cluster-file.ts";
+export { type ConnectPbftOptions, connectPbft, type PbftConnection } from "./engines/pbft/connect-pbft.ts";
+export { generateKey, type KeyFile, readKeyFile } from "./engines/pbft/keys.ts";
 export type { Migrate, Migration } from "./partitions/migration.ts";
 export { Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 export type { PartitionPlan, PlannedMove } from "./partitions/plan.ts";
@@ -271,6 +275,7 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
       return connectCluster({ ...options, ...observed });
     default:
       if (scheme !== undefined && isRedisScheme(scheme)) return openRedisLazily(options, observed);
+      if (scheme === "conclave+pbft") throw notSupported("A connection with recipes");
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
 }

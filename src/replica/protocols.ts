@@ -23,6 +23,13 @@ const makers: { readonly [N in ProtocolName]?: (options: ProtocolOptions) => Pro
 /** @throws UNSUPPORTED (this version does not have it) */
 export function protocolNamed(name: ProtocolName, options: ProtocolOptions = {}): Protocol {
   const make = makers[name];
+  if (name === "pbft") {
+    throw conclaveError(
+      "UNSUPPORTED",
+      "PBFT has no sessions, locks and watches: their time is not yet agreed by 2f + 1 members. " +
+        "It has keys and compare-and-set, by `connectPbft` and `conclave serve --protocol pbft` with keys.",
+    );
+  }
   if (make === undefined) throw conclaveError("UNSUPPORTED", `This version of Conclave does not run the protocol "${name}".`);
   return make(options);
 }

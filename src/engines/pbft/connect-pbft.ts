@@ -345,7 +345,8 @@ function unexpected(answer: CasAnswer): Error {
 export function notSupported(what: string): Error {
   return conclaveError(
     "UNSUPPORTED",
-    `${what} on PBFT: leases need a time that 2f + 1 replicas agree on, and watches need f + 1 equal streams; neither is built. Use cas().`,
+    `${what} on PBFT: leases need a time that 2f + 1 replicas agree on, and watches need f + 1 equal streams; neither is built. ` +
+      "Use connectPbft(...).cas().",
   );
 }
 

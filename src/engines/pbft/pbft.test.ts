@@ -10,6 +10,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { ByteWriter } from "../../base/byte-codec.ts";
 import { freePorts } from "../../cli/free-ports.ts";
 import { encodeStatement } from "../../consensus/pbft/statements.ts";
+import { connect as openFrontDoor } from "../../index.ts";
 import { encodePbftMessage } from "../../wire/pbft-messages.ts";
 import type { ClusterFile } from "./cluster-file.ts";
 import { connectPbft, type PbftConnection } from "./connect-pbft.ts";
@@ -125,6 +126,8 @@ test("everything answered is there after all four were stopped and started", { t
 test("sessions, locks and watches are refused with the reason", async () => {
   const connection = connect();
   expect(() => connection.store()).toThrow(expect.objectContaining({ code: "UNSUPPORTED" }));
+  await expect(openFrontDoor("conclave+pbft://127.0.0.1:7400")).rejects.toMatchObject({ code: "UNSUPPORTED" });
+  await expect(openFrontDoor({ url: "memory:", protocol: "pbft" })).rejects.toMatchObject({ code: "UNSUPPORTED" });
 });
 
 test("nobody but the key's owner is a replica or client, and one key is one voice", async () => {
