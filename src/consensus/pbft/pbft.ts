@@ -172,6 +172,8 @@ export class Pbft {
     this.#nowMs = Math.max(this.#nowMs, input.nowMs);
     switch (input.kind) {
       case "tick":
+        // The timer is spent, even where the host's clock was a little early.
+        this.#timerMs = undefined;
         break;
       case "message":
         this.#onMessage(input.from, input.message);

@@ -71,7 +71,15 @@ function connect(): PbftConnection {
 async function until(holds: () => boolean, what: string): Promise<void> {
   const untilMs = Date.now() + 15_000;
   while (!holds()) {
-    if (Date.now() > untilMs) throw new Error(`Not within 15 s: ${what}`);
+    if (Date.now() > untilMs) {
+      const replicas = [...servers.values()]
+        .map((server) => server.status())
+        .map(
+          ({ member, role, view, executed, stable, halted }) =>
+            `${member} ${role} in ${view}, ${executed} (${stable}) ${halted ?? ""}`,
+        );
+      throw new Error(`Not within 15 s: ${what}; ${replicas.join("; ")}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
