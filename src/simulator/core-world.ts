@@ -9,6 +9,7 @@ import { membersOf } from "../consensus/configuration.ts";
 import type { Configuration, Core, Input, LogEntry, LogOperation, Output } from "../consensus/core.ts";
 import type { Protocol } from "../replica/protocol.ts";
 import { AbstractDisk } from "./abstract-disk.ts";
+import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
@@ -64,6 +65,7 @@ export interface CoreWorldReport {
   readonly virtualMs: number;
   readonly traceHash: number;
   readonly counts: CheckerCounts;
+  readonly coverage: Coverage;
 }
 
 export class CoreWorld implements FaultTarget {
@@ -202,6 +204,7 @@ export class CoreWorld implements FaultTarget {
       virtualMs: this.#queue.nowMs,
       traceHash: this.#trace >>> 0,
       counts: this.checker.counts,
+      coverage: this.checker.coverage,
     };
   }
 

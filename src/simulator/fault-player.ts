@@ -4,7 +4,7 @@
 import { unreachable } from "../base/assert.ts";
 import { calmNetwork, type Datagrams } from "./datagrams.ts";
 import type { EventQueue } from "./event-queue.ts";
-import type { FaultEvent, LinkPair } from "./schedule.ts";
+import type { DiskFaultEvent, FaultEvent, LinkPair } from "./schedule.ts";
 
 /** What a world lets be done to its members. */
 export interface FaultTarget {
@@ -17,6 +17,8 @@ export interface FaultTarget {
   /** The connection between two members breaks and comes back: what was in flight is gone. */
   breakLink(from: string, to: string): void;
   slowDisk(member: string, factor: number): void;
+  /** Absent: its members have no real disks. */
+  damageDisk?(event: DiskFaultEvent): void;
 }
 
 export class FaultPlayer {
@@ -50,6 +52,12 @@ export class FaultPlayer {
         break;
       case "network":
         this.#network.faults = event.faults;
+        break;
+      case "bit-flip":
+      case "misdirect":
+      case "disk-full":
+      case "fail-writes":
+        this.#target.damageDisk?.(event);
         break;
       default:
         unreachable(event);

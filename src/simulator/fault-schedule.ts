@@ -24,7 +24,8 @@ const kinds = [
   "slow-disk",
   "network",
 ] as const;
-export type FaultKind = (typeof kinds)[number];
+const diskKinds = ["bit-flip", "misdirect", "disk-full", "fail-writes"] as const;
+export type FaultKind = (typeof kinds)[number] | (typeof diskKinds)[number];
 
 /** A blink, a while, and longer than a lease. */
 const durationsMs = [
@@ -53,7 +54,8 @@ export class FaultSchedule {
     this.#random = parts.random;
     this.#target = parts.target;
     this.#strike = parts.strike;
-    this.enabled = kinds.filter((kind) => kind === "crash" || this.#random.chance(0.6));
+    const possible: readonly FaultKind[] = parts.target.damageDisk === undefined ? kinds : [...kinds, ...diskKinds];
+    this.enabled = possible.filter((kind) => kind === "crash" || this.#random.chance(0.6));
     this.#paceMs = this.#random.between(300, 2_000);
     this.#strike(this.#network());
     this.#plan();
@@ -109,6 +111,13 @@ export class FaultSchedule {
         return [{ do: "slow-disk", member: victim, factor: this.#random.pick([5, 50, 500]), forMs }];
       case "network":
         return [this.#network()];
+      case "bit-flip":
+      case "misdirect":
+        return [{ do: kind, member: victim }];
+      case "disk-full":
+        return [{ do: kind, member: victim, forMs }];
+      case "fail-writes":
+        return [{ do: kind, member: victim, count: this.#random.integer(1, 3), forMs }];
     }
   }
 

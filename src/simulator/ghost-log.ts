@@ -19,6 +19,9 @@ export interface GhostLog {
   truncate(from: Index): void;
   /** A snapshot of chosen entries took the place of everything up to the index. */
   install(index: Index, term: Term, hash: number): void;
+  clone(): GhostLog;
+  /** Whether both hold the same above the index. */
+  equalsAbove(index: Index, other: GhostLog): boolean;
 }
 
 /** The same entry always has the same hash; its index and term take no part. */
@@ -57,6 +60,19 @@ export class ChainLog implements GhostLog {
     this.#hashes = this.hashAt(index) === hash ? this.#hashes.slice(index - this.base) : [hash];
     this.base = index;
   }
+
+  clone(): ChainLog {
+    const copy = new ChainLog();
+    copy.base = this.base;
+    copy.#hashes = this.#hashes.slice();
+    return copy;
+  }
+
+  equalsAbove(index: Index, other: GhostLog): boolean {
+    return this.last <= index
+      ? other.last <= index
+      : this.last === other.last && this.hashAt(this.last) === other.hashAt(this.last);
+  }
 }
 
 export class SlotLog implements GhostLog {
@@ -92,6 +108,22 @@ export class SlotLog implements GhostLog {
     this.#hashes.set(index, hash);
     this.#terms.set(index, term);
     this.last = Math.max(this.last, index);
+  }
+
+  clone(): SlotLog {
+    const copy = new SlotLog();
+    copy.base = this.base;
+    copy.last = this.last;
+    for (const [index, hash] of this.#hashes) copy.#hashes.set(index, hash);
+    for (const [index, term] of this.#terms) copy.#terms.set(index, term);
+    return copy;
+  }
+
+  equalsAbove(index: Index, other: GhostLog): boolean {
+    const above = (log: GhostLog): number => [...(log as SlotLog).#hashes.keys()].filter((held) => held > index).length;
+    if (above(this) !== above(other)) return false;
+    for (const [held, hash] of this.#hashes) if (held > index && other.hashAt(held) !== hash) return false;
+    return true;
   }
 
   #forget(index: Index): void {

@@ -4,7 +4,7 @@
  * Source: the checklist of `research/consensus.md` §4.0. What only one protocol promises stands in a subclass of its own
  * (`raft-checker.ts`), which fills in the places marked below. A log is followed by one number per index (`ghost-log.ts`).
  *
- * Agreement, Contiguity, ChosenOnQuorumDisk, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
+ * Agreement, Contiguity, ChosenOnQuorumDisk, PrefixSurvives, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
  * (the machine's only clock never goes back), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
  * there), NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk and IndexOrder.
  */
@@ -22,14 +22,18 @@ import type {
   Recovered,
   Term,
 } from "../consensus/core.ts";
+import { Coverage } from "./coverage.ts";
 import { ChainLog, contentHash, type GhostLog, SlotLog } from "./ghost-log.ts";
 import { InvariantViolation, must } from "./invariant-violation.ts";
+import { isPrefix } from "./survival.ts";
 
 /** What the checker knows of one member. */
 export interface Ghost {
   readonly log: GhostLog;
   /** What a power cut now would leave. */
   readonly disk: GhostLog;
+  /** The named cells on its disk. */
+  readonly meta: Map<string, string>;
   pending: { readonly sequence: number; readonly operations: readonly LogOperation[] }[];
   term: Term;
   committed: Index;
@@ -60,6 +64,8 @@ export interface CheckerCounts {
 /** What a world tells of its members. */
 export interface Checker<M> {
   readonly counts: CheckerCounts;
+  /** Which rare branches this run reached. */
+  readonly coverage: Coverage;
   /** The highest index that any member has delivered. */
   readonly committed: Index;
   onStart(member: MemberId, recovered: Recovered): void;
@@ -75,12 +81,15 @@ export interface Checker<M> {
 
 export class GroupChecker<M> implements Checker<M> {
   readonly counts: CheckerCounts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
+  readonly coverage = new Coverage();
   protected readonly ghosts = new Map<MemberId, Ghost>();
   protected readonly chosen: Chosen[] = [{ hash: 0, term: 0, byTerm: 0, stampMs: 0 }];
   protected readonly configuration: Configuration;
   leaseHolders: () => readonly MemberId[] = () => [];
   readonly #sparseSlots: boolean;
   readonly #leaders = new Set<string>();
+  /** Who was last told that it leads. */
+  readonly #believers = new Set<MemberId>();
   readonly #readFloors = new Map<string, Index>();
   /** Accepted and not yet chosen: what has to stand at the index if it is chosen in that term. */
   readonly #promised = new Map<Index, { readonly term: Term; readonly checksum: number; readonly member: MemberId }[]>();
@@ -99,6 +108,7 @@ export class GroupChecker<M> implements Checker<M> {
     const ghost: Ghost = {
       log: makeLog(),
       disk: makeLog(),
+      meta: new Map(recovered.meta),
       pending: [],
       term: 0,
       committed: 0,
@@ -123,6 +133,7 @@ export class GroupChecker<M> implements Checker<M> {
       ghost.log.put(entry);
       ghost.disk.put(entry);
     }
+    this.#checkSurvival(member, ghost, recovered);
     this.onRecovered?.(member, ghost, recovered);
     this.ghosts.set(member, ghost);
   }
@@ -178,6 +189,23 @@ export class GroupChecker<M> implements Checker<M> {
 
   // ------------------------------------------------------------------------------------------------------- the rules
 
+  #checkSurvival(member: MemberId, ghost: Ghost, recovered: Recovered): void {
+    const before = this.ghosts.get(member);
+    if (before === undefined) return;
+    this.#believers.delete(member);
+    if (recovered.snapshot !== undefined && recovered.entries.length > 0)
+      this.coverage.hit("a restart finds a snapshot and a log behind it");
+    if (before.pending.length > 0 && ghost.disk.last > before.disk.last)
+      this.coverage.hit("a restart keeps a part of what was under way");
+    const snapshotHash = this.chosen[recovered.snapshot?.index ?? 0]?.hash ?? 0;
+    const toDisk = (disk: GhostLog, operation: LogOperation): void => this.#toDisk(disk, operation);
+    must(isPrefix(before, { recovered, log: ghost.disk, snapshotHash }, toDisk), "PrefixSurvives", () => {
+      const had = `${before.disk.last} and ${JSON.stringify(Object.fromEntries(before.meta))}, ${before.pending.length} steps under way`;
+      const has = `${ghost.disk.last} and ${JSON.stringify(Object.fromEntries(recovered.meta))}`;
+      return `${member} had ${had}, and came back with ${has}, which is no prefix of what it persisted`;
+    });
+  }
+
   #onInput(member: MemberId, ghost: Ghost, input: Input<M>, probe: Probe): void {
     switch (input.kind) {
       case "persisted":
@@ -189,12 +217,21 @@ export class GroupChecker<M> implements Checker<M> {
       case "submit":
         ghost.submitted.set(input.ticket, crc32(input.payload));
         break;
+      case "message":
+        this.#onLetter(input.message, probe);
+        break;
       case "snapshot-installed":
         if (input.ok && ghost.installing !== undefined) this.#onInstalled(member, ghost, probe);
         break;
       default:
         break;
     }
+  }
+
+  /** Letters carry their sender's term, or its ballot. */
+  #onLetter(message: M, probe: Probe): void {
+    const { term } = message as { readonly term?: Term };
+    if (term !== undefined && term < probe.term) this.coverage.hit("a letter of an earlier term arrives");
   }
 
   #onOutput(member: MemberId, ghost: Ghost, output: Output<M>, probe: Probe): void {
@@ -207,13 +244,19 @@ export class GroupChecker<M> implements Checker<M> {
         this.#onDeliver(member, ghost, output.entries, probe);
         break;
       case "role":
+        this.#onRole(member, output.role === "leader");
         if (output.role === "leader") this.#onLeader(member, ghost, output.term);
         break;
       case "accepted":
         this.#onAccepted(member, ghost, output);
         break;
       case "rejected":
+        if (output.why === "lost-leadership") this.coverage.hit("a write is refused after it was accepted");
+        if (this.#readFloors.delete(`${member}/${output.ticket}`)) this.coverage.hit("a read is refused");
         ghost.submitted.delete(output.ticket);
+        break;
+      case "configuration":
+        this.#onConfiguration(output.configuration);
         break;
       case "read-at":
         this.#onReadAt(member, output.ticket, output.index);
@@ -238,6 +281,7 @@ export class GroupChecker<M> implements Checker<M> {
           "CommittedImmutable",
           () => `${member} truncates from ${operation.from}, committed ${ghost.committed}`,
         );
+        if (ghost.log.last > operation.from) this.coverage.hit("a truncation drops several entries");
         this.onTruncate?.(member, ghost, operation.from, probe);
         ghost.log.truncate(operation.from);
         break;
@@ -265,6 +309,7 @@ export class GroupChecker<M> implements Checker<M> {
       if (pending.sequence > sequence) break;
       for (const operation of pending.operations) {
         this.#toDisk(ghost.disk, operation);
+        if (operation.kind === "meta") for (const [name, value] of Object.entries(operation.values)) ghost.meta.set(name, value);
         if (operation.kind === "put") this.onDurable?.(member, ghost, operation.entry);
       }
     }
@@ -293,7 +338,22 @@ export class GroupChecker<M> implements Checker<M> {
           () => `${member} delivers another entry at ${entry.index} (term ${entry.term}, chosen ${chosen.term})`,
         );
     }
+    if (entries.length >= 10) this.coverage.hit("a member delivers ten entries at once");
+    if (probe.role === "leader" && (entries[0] as LogEntry).term < (entries.at(-1) as LogEntry).term)
+      this.coverage.hit("a leader commits entries of an earlier term with one of its own");
     this.onDelivered?.(member, ghost, entries, probe);
+  }
+
+  #onRole(member: MemberId, leads: boolean): void {
+    if (leads) this.#believers.add(member);
+    else this.#believers.delete(member);
+    if (leads && this.#believers.size > 1) this.coverage.hit("two members believe that they lead");
+  }
+
+  #onConfiguration({ voters, outgoing, learners }: Configuration): void {
+    if (outgoing !== undefined) this.coverage.hit("a joint configuration is entered");
+    if (learners.length > 0) this.coverage.hit("a learner is in force");
+    if (this.configuration.voters.some((voter) => !voters.includes(voter))) this.coverage.hit("a voter is removed");
   }
 
   /** Of a gapless log the whole prefix is compared; of slots, what is handed out, which need not be what this disk holds. */
@@ -362,6 +422,8 @@ export class GroupChecker<M> implements Checker<M> {
       () => `${member} installs a snapshot at ${index} of term ${term} that was not chosen`,
     );
     this.counts.snapshotsInstalled++;
+    this.coverage.hit("a snapshot is installed");
+    if (ghost.log.last > index) this.coverage.hit("a snapshot is installed over a log that reached beyond it");
     // The disk forgets in the same step: the snapshot's rename is what makes both durable.
     for (const log of [ghost.log, ghost.disk]) log.install(index, term, (chosen as Chosen).hash);
     ghost.delivered = index;

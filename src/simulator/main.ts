@@ -10,6 +10,7 @@ import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { replaySchedule, scheduleOfSeed } from "./core-schedule.ts";
+import { branchesOf } from "./coverage.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { formatSchedule, parseSchedule, type Schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
@@ -31,6 +32,7 @@ const usage = `npm run sim -- [options]
   --until-failure stop at the first violation
   --seconds N     stop after so long, whatever is left (for a budget)
   --cpu-seconds N the same, by the processor time of each process
+  --coverage      fail unless every rare branch of the world was reached (give it some hundred seeds), and print how often
   --json          print the sums as one JSON object
 
 Exit code: 0 no violation, 1 a violation, 2 wrong usage.`;
@@ -60,6 +62,8 @@ interface Sums {
   grants: number;
   fewestSteps: number;
   fewestLeaderChanges: number;
+  /** How often each rare branch was reached. */
+  branches: Record<string, number>;
 }
 
 interface Failure {
@@ -92,7 +96,7 @@ async function main(): Promise<void> {
     process.exitCode = await replay(options.seed, options.settings, options.trace);
     return;
   }
-  const { settings, jobs, json } = options;
+  const { settings, jobs, json, coverage } = options;
   const startedMs = Date.now();
   const results = await Promise.all(share(settings, jobs).map(spawnWorker));
   const failures = results.flatMap((result) => result.failures);
@@ -100,7 +104,19 @@ async function main(): Promise<void> {
   const tookMs = Date.now() - startedMs;
   if (json) console.log(JSON.stringify({ tookMs, worlds: Object.fromEntries(sums), failures }));
   else report(settings.protocol, sums, failures, tookMs);
-  process.exitCode = failures.length === 0 ? 0 : 1;
+  const missed = coverage
+    ? sums.flatMap(([world, { branches }]) => reportCoverage(settings.protocol, world, branches, json))
+    : [];
+  process.exitCode = failures.length + missed.length === 0 ? 0 : 1;
+}
+
+/** Answers the branches that no seed reached. */
+function reportCoverage(protocol: string, world: WorldName, hits: Record<string, number>, json: boolean): readonly string[] {
+  const expected = branchesOf(protocol, world);
+  if (!json) for (const branch of expected) console.log(`  ${String(hits[branch] ?? 0).padStart(9)}  ${world}: ${branch}`);
+  const missed = expected.filter((branch) => hits[branch] === undefined);
+  for (const branch of missed) console.error(`${protocol}, ${world}: no seed reached "${branch}"`);
+  return missed;
 }
 
 function readOptions() {
@@ -121,6 +137,7 @@ function readOptions() {
         "until-failure": { type: "boolean", default: false },
         seconds: { type: "string", default: "1e9" },
         "cpu-seconds": { type: "string", default: "1e9" },
+        coverage: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -151,7 +168,15 @@ function readOptions() {
     };
     const seed = values.seed === undefined ? undefined : whole(values.seed, "seed");
     const files = { shrink: values.shrink, replay: values.replay };
-    return { settings, seed, trace: values.trace, jobs: whole(values.jobs, "jobs"), json: values.json, ...files };
+    return {
+      settings,
+      seed,
+      trace: values.trace,
+      jobs: whole(values.jobs, "jobs"),
+      json: values.json,
+      coverage: values.coverage,
+      ...files,
+    };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
     process.exit(2);
@@ -304,7 +329,7 @@ function cpuSeconds(): number {
 function noSums(): Sums {
   const counts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
   const none = { seeds: 0, steps: 0, virtualMs: 0, tookMs: 0, operations: 0, grants: 0 };
-  return { ...none, counts, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
+  return { ...none, counts, branches: {}, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
 }
 
 function include(sums: Sums, one: RunReport, tookMs: number): void {
@@ -315,6 +340,7 @@ function include(sums: Sums, one: RunReport, tookMs: number): void {
   sums.operations += one.operations;
   sums.grants += one.grants;
   for (const name of Object.keys(sums.counts) as (keyof CheckerCounts)[]) sums.counts[name] += one.counts[name];
+  for (const [branch, hits] of one.coverage?.hits ?? []) sums.branches[branch] = (sums.branches[branch] ?? 0) + hits;
   sums.fewestSteps = Math.min(sums.fewestSteps, one.steps);
   sums.fewestLeaderChanges = Math.min(sums.fewestLeaderChanges, one.counts.leaderChanges);
 }
@@ -324,6 +350,7 @@ function addUp(parts: readonly Sums[]): Sums {
   for (const part of parts) {
     for (const name of ["seeds", "steps", "virtualMs", "tookMs", "operations", "grants"] as const) sum[name] += part[name];
     for (const name of Object.keys(sum.counts) as (keyof CheckerCounts)[]) sum.counts[name] += part.counts[name];
+    for (const [branch, hits] of Object.entries(part.branches)) sum.branches[branch] = (sum.branches[branch] ?? 0) + hits;
     sum.fewestSteps = Math.min(sum.fewestSteps, part.fewestSteps);
     sum.fewestLeaderChanges = Math.min(sum.fewestLeaderChanges, part.fewestLeaderChanges);
   }

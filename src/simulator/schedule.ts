@@ -22,7 +22,19 @@ export type FaultEvent =
   /** The connection between the two breaks and comes back. */
   | { readonly do: "break"; readonly from: MemberId; readonly to: MemberId }
   | { readonly do: "slow-disk"; readonly member: MemberId; readonly factor: number; readonly forMs: number }
-  | { readonly do: "network"; readonly faults: NetworkFaults };
+  | { readonly do: "network"; readonly faults: NetworkFaults }
+  | DiskFaultEvent;
+
+/** Only where members have real disks; the core world knows none of them. */
+export type DiskFaultEvent =
+  /** One bit of a file decays. */
+  | { readonly do: "bit-flip"; readonly member: MemberId }
+  /** The next durable write lands in another place of its file. */
+  | { readonly do: "misdirect"; readonly member: MemberId }
+  /** No space is left; the member stops by itself and is started again when there is some. */
+  | { readonly do: "disk-full"; readonly member: MemberId; readonly forMs: number }
+  /** So many writes and syncs fail, having happened in any part; the member stops by itself and is started again. */
+  | { readonly do: "fail-writes"; readonly member: MemberId; readonly count: number; readonly forMs: number };
 
 export type LoadEvent =
   | { readonly do: "submit"; readonly member: MemberId; readonly ticket: number }

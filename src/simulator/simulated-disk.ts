@@ -50,6 +50,11 @@ interface Image {
   /** Changes of names that are not yet durable, oldest first. */
   journal: NameChange[];
   nextCall: number;
+  /** Durable writes so far. */
+  durableWrites: number;
+  /** Decay and misdirected writes, newest last, until enough was written behind them. */
+  damage: { readonly atWrite: number; readonly undo: () => void }[];
+  misdirectsNext: boolean;
 }
 
 interface UnsyncedWrite {
@@ -76,7 +81,15 @@ export class SimulatedDisk implements Disk {
   constructor(options: SimulatedDiskOptions, image?: Image) {
     const defaults = { latencyMs: { min: 0.05, max: 0.5 }, bytesPerMs: 500_000, sectorBytes: 512 };
     this.#options = { ...defaults, ...options };
-    this.#image = image ?? { names: new Map(), durableNames: new Map(), journal: [], nextCall: 1 };
+    this.#image = image ?? {
+      names: new Map(),
+      durableNames: new Map(),
+      journal: [],
+      nextCall: 1,
+      durableWrites: 0,
+      damage: [],
+      misdirectsNext: false,
+    };
   }
 
   /** The process is gone: nothing settles any more. What was not synced survives in any part. Returns the next boot's view. */
@@ -121,6 +134,45 @@ export class SimulatedDisk implements Disk {
     const file = this.#image.names.get(name);
     assert(file !== undefined && offset < file.cache.lengthBytes, `a bit to flip exists in ${name} at ${offset}`);
     for (const content of [file.cache, file.platter]) content.flip(offset, bit);
+  }
+
+  /** The next durable write lands somewhere before its place in the same file; the page cache knows nothing of it. */
+  misdirectNext(): void {
+    this.#image.misdirectsNext = true;
+  }
+
+  /**
+   * Flips one bit of any file of that beginning, which `undoFreshDamage` takes back while nothing was written behind it.
+   * Answers the file's name; undefined when there is none.
+   */
+  decay(prefixes: readonly string[]): string | undefined {
+    const names = this.names().filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
+    const name = names[this.#below(Math.max(1, names.length))];
+    const file = name === undefined ? undefined : this.#image.names.get(name);
+    if (name === undefined || file === undefined || file.cache.lengthBytes === 0) return undefined;
+    const [offset, bit] = [this.#below(file.cache.lengthBytes), this.#below(8)];
+    const before = file.cache.read(offset, 1);
+    this.bitFlip(name, offset, bit);
+    const undo = (): void => {
+      for (const content of [file.cache, file.platter]) {
+        // What was written over it since is no longer damaged.
+        if (((content.read(offset, 1)[0] ?? 0) ^ (before[0] as number)) === 1 << bit) content.flip(offset, bit);
+      }
+    };
+    this.#image.damage.push({ atWrite: this.#image.durableWrites, undo });
+    return name;
+  }
+
+  /**
+   * Takes back the damage behind which fewer durable writes were made: a log cannot tell a decayed last write from one that
+   * the power interrupted, so a world that wants to know what must be refused has to leave a witness.
+   */
+  undoFreshDamage(writesMin: number): void {
+    const { damage, durableWrites } = this.#image;
+    const isFresh = (one: { readonly atWrite: number }): boolean => durableWrites - one.atWrite < writesMin;
+    for (const one of damage.filter(isFresh).reverse()) one.undo();
+    this.#image.damage = damage.filter((one) => !isFresh(one));
+    this.#image.misdirectsNext = false;
   }
 
   /** For checks: the bytes as a reader would see them now. */
@@ -192,6 +244,7 @@ export class SimulatedDisk implements Disk {
     return this.#after(bytes.length, () => {
       if (fault !== undefined) throw fault;
       if (!durable) return;
+      this.#image.durableWrites++;
       this.#commitNamesOf(file);
       this.#commitWrite(file, call);
     });
@@ -218,13 +271,30 @@ export class SimulatedDisk implements Disk {
     let left: UnsyncedWrite[] = [];
     for (const write of file.unsynced) {
       if (write.call === call) {
-        file.platter.write(write.offset, write.bytes);
+        this.#toPlatter(file, write);
         left = left.flatMap((older) => outside(older, write));
       } else {
         left.push(write);
       }
     }
     file.unsynced = left;
+  }
+
+  #toPlatter(file: Inode, { offset, bytes }: UnsyncedWrite): void {
+    const { sectorBytes } = this.#options;
+    if (!this.#image.misdirectsNext || offset < sectorBytes) {
+      file.platter.write(offset, bytes);
+      return;
+    }
+    this.#image.misdirectsNext = false;
+    const wrongOffset = offset - sectorBytes * (1 + this.#below(Math.floor(offset / sectorBytes)));
+    const overwritten = file.platter.read(wrongOffset, bytes.length);
+    file.platter.write(wrongOffset, bytes);
+    const undo = (): void => {
+      file.platter.write(wrongOffset, overwritten);
+      file.platter.write(offset, bytes);
+    };
+    this.#image.damage.push({ atWrite: this.#image.durableWrites, undo });
   }
 
   /** A power cut's choice for one write. */

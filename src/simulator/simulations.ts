@@ -4,6 +4,7 @@
  */
 import { CacheWorld } from "./cache-world.ts";
 import { CoreWorld, drawSetup } from "./core-world.ts";
+import type { Coverage } from "./coverage.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { PbftWorld } from "./pbft-world.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
@@ -31,6 +32,7 @@ export interface RunReport {
   readonly virtualMs: number;
   readonly traceHash: number;
   readonly counts: CheckerCounts;
+  readonly coverage?: Coverage;
   /** Of clients; none in the core world. */
   readonly operations: number;
   readonly grants: number;

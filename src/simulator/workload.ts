@@ -11,6 +11,7 @@ import type { Hold } from "../recipes/hold.ts";
 import { createLock } from "../recipes/lock.ts";
 import type { Operation } from "../testing/linearizability/operation.ts";
 import type { RegisterInput, RegisterOutput } from "../testing/linearizability/register-model.ts";
+import type { Coverage } from "./coverage.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 import type { Random } from "./random.ts";
 import type { SimulatedProcess } from "./simulated-process.ts";
@@ -26,10 +27,25 @@ export class Observations {
   readonly added = new Map<string, { readonly sure: Set<string>; readonly maybe: Set<string> }>();
   grants = 0;
   losses = 0;
+  readonly #coverage: Coverage;
+
+  constructor(coverage: Coverage) {
+    this.#coverage = coverage;
+  }
+
+  onLoss(): void {
+    this.losses++;
+    this.#coverage.hit("a hold is lost");
+  }
+
+  onRefusal(): void {
+    this.#coverage.hit("a guard refuses");
+  }
 
   /** At the instant at which a client learns that it holds. */
   onGrant(lock: string, client: string, hold: Hold): void {
     this.grants++;
+    if (!hold.held) this.#coverage.hit("a grant is noticed when it is over");
     const others = (this.#holds.get(lock) ?? []).filter((other) => other.hold.held);
     if (hold.held && others.length > 0) {
       const [other] = others;
@@ -141,7 +157,7 @@ export async function runLocks(parts: WorkloadParts): Promise<void> {
       // Now and then long enough for a leader to be cut off, replaced and forgotten meanwhile.
       await sleep(process, random.chance(0.1) ? random.between(500, 6_000) : random.between(0, 60));
       await addGuarded(parts, { name, hold, element: `${parts.number}.${count}` });
-      if (!hold.held) observations.losses++;
+      if (!hold.held) observations.onLoss();
       await hold.release();
     } catch (error) {
       if (error instanceof InvariantViolation) throw error;
@@ -166,6 +182,7 @@ async function addGuarded(
     );
     elements.maybe.delete(what.element);
     if (succeeded) elements.sure.add(what.element);
+    else parts.observations.onRefusal();
   } catch (error) {
     if (isDefinite(error)) elements.maybe.delete(what.element);
     throw error;

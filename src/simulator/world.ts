@@ -8,6 +8,7 @@
  * Most of the stack is promises, so after each event the host drains the microtasks (`drain`), and the order stays exact.
  */
 import { crc32 } from "../base/crc32.ts";
+import { hasCode } from "../base/errors.ts";
 import { Client } from "../client/client.ts";
 import { Member } from "../replica/member.ts";
 import type { Protocol } from "../replica/protocol.ts";
@@ -15,6 +16,7 @@ import { type Caps, embeddedLimits } from "../store/caps.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
+import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue } from "./event-queue.ts";
@@ -26,6 +28,7 @@ import { ObservedCore } from "./observed-core.ts";
 import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
+import type { DiskFaultEvent } from "./schedule.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
@@ -45,6 +48,7 @@ export interface WorldReport {
   readonly virtualMs: number;
   readonly traceHash: number;
   readonly counts: CheckerCounts;
+  readonly coverage: Coverage;
   readonly operations: number;
   readonly grants: number;
   readonly losses: number;
@@ -57,12 +61,18 @@ interface Node {
   member: Member | undefined;
   /** Booting counts as up: the adversary may strike then too. */
   isUp: boolean;
+  /** Its disk lost something that it had promised to keep, and it said so: it must not come back. */
+  isRetired: boolean;
+  /** Its disk is full or fails, so it may stop by itself; it is started again so long after that. */
+  stopsForMs: number | undefined;
 }
 
 const cluster = "simulated";
 const wallBaseMs = 1_700_000_000_000;
 const settleMsMax = 60_000;
 const clientCount = 4;
+/** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
+const damageWritesMin = 3;
 
 const caps: Caps = {
   engine: "simulated",
@@ -95,8 +105,10 @@ export class World implements FaultTarget {
   readonly #snapshotEveryBytes: number;
   /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
   readonly #usesDatagrams: boolean;
+  /** The one member whose disk may lie. */
+  #damaged: string | undefined;
   readonly #clockRates = new Map<string, number>();
-  readonly #observations = new Observations();
+  readonly #observations: Observations;
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -111,6 +123,7 @@ export class World implements FaultTarget {
     this.members = ["a", "b", "c"];
     this.#addresses = new Map(this.members.map((name) => [name, name]));
     this.#checker = options.protocol.makeChecker({ voters: this.members, learners: [] });
+    this.#observations = new Observations(this.#checker.coverage);
     this.#datagrams = new Datagrams(this.#queue, new Dice(seed));
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
     this.#protocol = options.protocol.withLimits(options.protocol.drawLimits(this.#random, "stack"));
@@ -151,7 +164,11 @@ export class World implements FaultTarget {
     }
     faults.stop();
     player.heal();
-    for (const node of this.#nodes.values()) node.process.resume();
+    for (const node of this.#nodes.values()) {
+      node.process.resume();
+      node.disk.setFull(false);
+      node.disk.failNextWrites(0);
+    }
     for (const { process } of this.#clients) process.resume();
     this.#stopped = true;
     await this.#powerCut();
@@ -163,6 +180,7 @@ export class World implements FaultTarget {
       virtualMs: nowMs,
       traceHash: this.#trace >>> 0,
       counts: this.#checker.counts,
+      coverage: this.#checker.coverage,
       operations: this.#observations.operations.length,
       grants: this.#observations.grants,
       losses: this.#observations.losses,
@@ -188,12 +206,15 @@ export class World implements FaultTarget {
     node.member = undefined;
     node.process.kill();
     this.#network.closeAllOf(node.process);
+    // Damage to the last write of all looks like a write that the power interrupted; no log could tell.
+    node.disk.undoFreshDamage(damageWritesMin);
     // Killed, or the power failed with it.
     node.disk = this.#random.chance(0.5) ? node.disk.kill() : node.disk.crash();
   }
 
   restart(member: string): void {
     const node = this.#node(member);
+    if (node.isRetired) return;
     node.process = this.#makeProcess(node.name);
     this.#boot(node);
   }
@@ -210,6 +231,30 @@ export class World implements FaultTarget {
     this.#node(member).disk.setSlowFactor(factor);
   }
 
+  damageDisk(event: DiskFaultEvent): void {
+    const node = this.#node(event.member);
+    if (!node.isUp || node.member === undefined) return;
+    switch (event.do) {
+      case "bit-flip":
+      case "misdirect":
+        // Of a minority: a cluster that lost what a majority of its disks held has nothing to go on with.
+        if ((this.#damaged ?? event.member) !== event.member) return;
+        this.#damaged = event.member;
+        if (event.do === "misdirect") node.disk.misdirectNext();
+        else node.disk.decay(["segment-", "snapshot-"]);
+        break;
+      case "disk-full":
+        node.stopsForMs = event.forMs;
+        node.disk.setFull(true);
+        this.#queue.schedule(event.forMs, () => node.disk.setFull(false));
+        break;
+      case "fail-writes":
+        node.stopsForMs = event.forMs;
+        node.disk.failNextWrites(event.count);
+        break;
+    }
+  }
+
   // ------------------------------------------------------------------------------------------------ members
 
   #makeNode(name: string): Node {
@@ -218,7 +263,15 @@ export class World implements FaultTarget {
       randomUint32: () => random.uint32(),
       schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback),
     });
-    return { name, disk, process: this.#makeProcess(name), member: undefined, isUp: false };
+    return {
+      name,
+      disk,
+      process: this.#makeProcess(name),
+      member: undefined,
+      isUp: false,
+      isRetired: false,
+      stopsForMs: undefined,
+    };
   }
 
   #makeProcess(name: string): SimulatedProcess {
@@ -242,8 +295,7 @@ export class World implements FaultTarget {
       logLimits: this.#log,
       replicaLimits: { snapshotEveryBytes: this.#snapshotEveryBytes },
       keepsDigest: true,
-      onHalt: (why, error) =>
-        this.#fail(error instanceof InvariantViolation ? error : new InvariantViolation("NoHalt", `${name}: ${why}`)),
+      onHalt: (why, error) => this.#onStopped(node, error, () => new InvariantViolation("NoHalt", `${name}: ${why}`)),
       ...(this.#usesDatagrams ? { post: (to: string, frame: Uint8Array) => this.#post(process, to, frame) } : {}),
       ...(trace === undefined
         ? {}
@@ -253,12 +305,33 @@ export class World implements FaultTarget {
       (member) => {
         if (!process.isAlive || node.process !== process) return;
         node.member = member;
+        if (this.#damaged === name) this.#checker.coverage.hit("a damaged disk goes unnoticed, and is right");
         this.#network.listen(process, (connection) => member.accept(connection));
       },
       (error: unknown) => {
-        if (process.isAlive) this.#fail(error);
+        if (process.isAlive) this.#onStopped(node, error, () => error);
       },
     );
+  }
+
+  /** A member may refuse to go on where its disk gave it a reason, and nowhere else. */
+  #onStopped(node: Node, error: unknown, otherwise: () => unknown): void {
+    if (error instanceof InvariantViolation) {
+      this.#fail(error);
+    } else if (this.#damaged === node.name && (hasCode(error, "LOG_CORRUPT") || hasCode(error, "SNAPSHOT_CORRUPT"))) {
+      node.isRetired = true;
+      this.#checker.coverage.hit("a member refuses its damaged disk");
+      this.crash(node.name);
+    } else if (node.stopsForMs !== undefined && (hasCode(error, "DISK_FULL") || hasCode(error, "DISK_FAILED"))) {
+      const { process } = node;
+      this.#checker.coverage.hit("a member stops on a full or failing disk");
+      this.crash(node.name);
+      this.#queue.schedule(node.stopsForMs, () => {
+        if (node.process === process && !node.isUp) this.restart(node.name);
+      });
+    } else {
+      this.#fail(otherwise());
+    }
   }
 
   #post(from: SimulatedProcess, to: string, frame: Uint8Array): void {
@@ -319,7 +392,9 @@ export class World implements FaultTarget {
     const plan = (): void => {
       this.#queue.schedule(random.between(500, 6_000), () => {
         if (this.#stopped) return;
-        random.pick(this.#clients).process.pause(random.between(100, 5_000));
+        const forMs = random.between(100, 5_000);
+        if (forMs > 2_000) this.#checker.coverage.hit("a client sleeps longer than its lease");
+        random.pick(this.#clients).process.pause(forMs);
         plan();
       });
     };
@@ -331,6 +406,7 @@ export class World implements FaultTarget {
   async #powerCut(): Promise<void> {
     await this.#runFor(this.#random.between(0, 1_000));
     for (const member of this.members) if (this.isUp(member)) this.crash(member);
+    for (const node of this.#nodes.values()) node.disk.setFull(false);
     for (const member of this.members) this.restart(member);
   }
 
@@ -370,7 +446,8 @@ export class World implements FaultTarget {
   async #untilEqual(): Promise<void> {
     const giveUpMs = this.#queue.nowMs + settleMsMax;
     for (;;) {
-      const applied = [...this.#nodes.values()].map(({ member }) => member?.replica.machine.appliedIndex ?? -1);
+      const members = [...this.#nodes.values()].filter((node) => !node.isRetired);
+      const applied = members.map(({ member }) => member?.replica.machine.appliedIndex ?? -1);
       if (new Set(applied).size === 1 && applied[0] === this.#checker.committed) return;
       if (this.#queue.nowMs > giveUpMs)
         throw new InvariantViolation("Liveness", `members stand at ${applied}, committed is ${this.#checker.committed}`);
