@@ -7,6 +7,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Checksum, Connection, ConnectionHandler, Disk, Platform, Telemetry, Transport } from "../base/ports.ts";
 import type { Configuration, Lane, MemberId } from "../consensus/core.ts";
+import { guardDisk } from "../log/guarded-disk.ts";
 import { Log, type LogLimits } from "../log/log.ts";
 import { embeddedLimits, type Limits } from "../store/caps.ts";
 import { Machine } from "../store/machine.ts";
@@ -87,7 +88,7 @@ export class Member {
       const machine = (await loadMachine(log, { limits, keepsDigest })) ?? new Machine({ limits, keepsDigest });
       const isNew = recovered.entries.length === 0 && recovered.meta.size === 0 && recovered.snapshot === undefined;
       const acquaintances = await Acquaintances.open({
-        disk: options.disk,
+        disk: guardDisk(options.disk),
         checksum: options.checksum,
         isNew,
         joins: options.joins ?? false,

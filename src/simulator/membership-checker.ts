@@ -109,9 +109,15 @@ export class MembershipChecker {
     );
   }
 
-  isVoter(member: MemberId): boolean {
-    const { voters, outgoing = [] } = this.#before.get(member) as Configuration;
-    return voters.includes(member) || outgoing.includes(member);
+  /**
+   * In its latest configuration, or in the one before it: until C_new is committed, a member that it leaves out may be the
+   * only one whose log is long enough to lead (thesis §4.2.2).
+   */
+  mayCampaign(member: MemberId): boolean {
+    const held = this.#held.get(member) as Held[];
+    return held
+      .slice(-2)
+      .some(({ configuration: { voters, outgoing = [] } }) => voters.includes(member) || outgoing.includes(member));
   }
 
   #checkSnapshot(member: MemberId, snapshot: Held): void {

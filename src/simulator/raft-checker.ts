@@ -45,7 +45,7 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     }
     if (message.kind === "vote-request" && !message.preVote) {
       must(
-        this.#membership.isVoter(from),
+        this.#membership.mayCampaign(from),
         "CandidateIsVoter",
         () => `${from} asks for votes in term ${message.term} and has none itself`,
       );

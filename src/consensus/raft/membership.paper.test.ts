@@ -133,6 +133,33 @@ test('"the cluster leader may not be part of the new configuration. In this case
   expect(bench.sent()).toEqual([]);
 });
 
+test('"a server that is not part of its own latest configuration should still start new elections, as it might still be needed until the C_new entry is committed" (thesis §4.2.2; seed 1314)', () => {
+  const bench = new Bench([1], {}, ["a", "b"]);
+  bench.lead();
+  change(bench, 1, { kind: "remove", member: "a" });
+  // The joint configuration is committed, C_new = [b] is on a's disk alone, and then b is not heard any more.
+  bench.confirm("b");
+  expect(inForce(bench)).toEqual({ voters: ["b"], learners: [] });
+  bench.wait(150);
+  bench.wait(100);
+  expect(bench.core.probe().role).toBe("follower");
+  bench.sent();
+  // b cannot lead without a's vote, and a's log is longer, so nobody but a can.
+  bench.wait(250);
+  const term = bench.core.probe().term + 1;
+  const requests = bench.sent().filter(({ message }) => message.kind === "vote-request");
+  expect(requests.map(({ to }) => to)).toEqual(["b"]);
+  bench.hear("b", { kind: "vote-reply", term, preVote: true, granted: true });
+  bench.sync();
+  // Its own vote counts for nothing.
+  expect(bench.core.probe().role).toBe("candidate");
+  bench.hear("b", { kind: "vote-reply", term, preVote: false, granted: true });
+  expect(bench.core.probe().role).toBe("leader");
+  bench.confirm("b");
+  expect(bench.core.probe().role).toBe("follower");
+  expect(bench.core.probe().committedIndex).toBe(bench.core.probe().lastIndex);
+});
+
 test("a removed follower is told that it is removed before the leader falls silent", () => {
   const bench = new Bench([1]);
   bench.lead();

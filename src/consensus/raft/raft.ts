@@ -308,7 +308,7 @@ export class Raft implements Core<RaftMessage> {
     // A peer that has not noticed yet that the leader is gone refuses the first time: ask again soon.
     const isHurried = this.#lostLink !== undefined && this.#nowMs < this.#lostLink.atMs + this.#options.electionTimeoutMs;
     this.#electionDeadlineMs = this.#randomDeadline(isHurried ? this.#options.linkLossDelayMs : this.#options.electionTimeoutMs);
-    if (!isVoter(this.#configuration, this.#self) || this.#incoming?.installing) return;
+    if (!this.#mayCampaign() || this.#incoming?.installing) return;
     this.#leader = undefined;
     if (this.#isAlone()) {
       this.#campaignForReal({ transfer: false });
@@ -318,6 +318,16 @@ export class Raft implements Core<RaftMessage> {
     this.#campaign = { phase: "pre", votes: new Set([this.#self]) };
     this.#setRole("candidate");
     this.#requestVotes({ preVote: true, transfer: false, term: this.#term + 1 });
+  }
+
+  /**
+   * A voter of the latest configuration; or of the last committed one, while the latest may never have reached anybody else:
+   * "a server that is not part of its own latest configuration should still start new elections, as it might still be needed
+   * until the C_new entry is committed" (thesis §4.2.2). Its own vote then counts for nothing, because `hasQuorum` asks voters.
+   */
+  #mayCampaign(): boolean {
+    if (isVoter(this.#configuration, this.#self)) return true;
+    return isVoter(this.#configurations.at(this.#committed).configuration, this.#self);
   }
 
   #campaignForReal({ transfer }: { readonly transfer: boolean }): void {
