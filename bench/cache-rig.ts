@@ -129,6 +129,8 @@ export interface OurNode {
 }
 
 export interface OurCluster {
+  /** Of the member. */
+  readonly address: string;
   readonly nodes: readonly OurNode[];
   close(): Promise<void>;
 }
@@ -186,6 +188,7 @@ export async function ourNodes(
     );
   }
   return {
+    address: `127.0.0.1:${port}`,
     nodes,
     close: async () => {
       for (const close of closers) await close();

@@ -11,7 +11,6 @@
  */
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
-import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
 import type { Platform } from "../base/ports.ts";
 import { type CacheEntry, makeEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
@@ -201,8 +200,7 @@ export class Filler<V> {
   ): Promise<Landing<V>> {
     const { platform, metrics, life, onLoadFailed } = this.#parts;
     const { plan, previous } = how;
-    const abort: LinkedSignal = linkSignal(life);
-    const context = new LoadContext<V>(flight.key, abort.signal, previous, {
+    const context = new LoadContext<V>(flight.key, life, previous, {
       ttlMs: undefined,
       tags: plan.tags,
       etag: previous?.etag,
@@ -220,7 +218,7 @@ export class Filler<V> {
     return new Promise<Landing<V>>((resolve, reject) => {
       const end = (): void => {
         timer?.cancel();
-        abort.unlink();
+        context.settle();
       };
       const timer =
         plan.hardTimeoutMs === Number.POSITIVE_INFINITY
@@ -234,7 +232,7 @@ export class Filler<V> {
                 );
                 metrics.loadTimeouts++;
                 how.lease?.release();
-                abort.abort(error);
+                context.abort(error);
                 onLoadFailed(flight.key, error);
                 reject(error);
               },

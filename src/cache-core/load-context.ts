@@ -2,6 +2,7 @@
  * What a load is given, and by which it says how its value is to be kept.
  */
 import { conclaveError } from "../base/errors.ts";
+import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
 import { checkDuration, checkTags } from "./options.ts";
 
 /** What `notModified` answers with, and the cache understands. */
@@ -28,24 +29,46 @@ export interface LoadDefaults {
  */
 export class LoadContext<V> {
   readonly key: string;
-  /** Aborts at the hard timeout, and when the cache is closed. */
-  readonly signal: AbortSignal;
   /** What is still at hand: expired, or about to. */
   readonly previous: V | undefined;
   /** Of the previous value; set it for the new one. */
   etag: string | undefined;
+  readonly #life: AbortSignal;
+  /** Made when it is asked for: most loads never do, and a signal costs more than all the rest of a load. */
+  #linked: LinkedSignal | undefined;
+  #end: { readonly reason: unknown } | undefined;
   readonly #hasPrevious: boolean;
   #ttlMs: number | undefined;
   #tags: readonly string[];
 
-  constructor(key: string, signal: AbortSignal, previous: { readonly value: V } | undefined, defaults: LoadDefaults) {
+  constructor(key: string, life: AbortSignal, previous: { readonly value: V } | undefined, defaults: LoadDefaults) {
     this.key = key;
-    this.signal = signal;
+    this.#life = life;
     this.previous = previous?.value;
     this.#hasPrevious = previous !== undefined;
     this.#ttlMs = defaults.ttlMs;
     this.#tags = defaults.tags;
     this.etag = defaults.etag;
+  }
+
+  /** Aborts at the hard timeout, and when the cache is closed. */
+  get signal(): AbortSignal {
+    if (this.#linked === undefined) {
+      this.#linked = linkSignal(this.#life);
+      if (this.#end !== undefined) this.#linked.abort(this.#end.reason);
+    }
+    return this.#linked.signal;
+  }
+
+  /** For the cache: the load took too long. */
+  abort(reason: unknown): void {
+    this.#end = { reason };
+    this.#linked?.abort(reason);
+  }
+
+  /** For the cache: the load is over. */
+  settle(): void {
+    this.#linked?.unlink();
   }
 
   get ttlMs(): number | undefined {

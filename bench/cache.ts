@@ -1,0 +1,397 @@
+/**
+ * How fast the cache is, beside those that a user would take instead; every promise kept while it is measured: expiry and
+ * `maxStaleMs` are on.
+ *
+ *   npm run bench -- cache [--rounds 5] [--seconds 0.4]
+ *
+ * Sketch: a hit is one look into a Map (20-40 ns), one of the clock (50 ns, every eighth time in a storm) and a comparison;
+ * an awaited one adds a turn of the promise queue (~60 ns). An L2 hit is a round trip on loopback (~40 us) and the parsing.
+ * Each case runs the subjects in rotated order, in rounds; medians and spreads. Writes bench/results/cache.{json,md}.
+ */
+import { fork } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { createClient } from "@redis/client";
+import { createCache } from "../src/cache/create-cache.ts";
+import { redisL2 } from "../src/cache/redis-l2.ts";
+import type { Cache } from "../src/cache-core/cache.ts";
+import { connect } from "../src/index.ts";
+import { ourNodes, type Peer, type PeerCache, startRedis } from "./cache-rig.ts";
+import { commit, type Figure, machine, median, rounded, spread, writeFigures } from "./figures.ts";
+import { installPeers } from "./peers/install-peers.ts";
+
+interface Subject {
+  readonly name: string;
+  readonly version: string;
+  /** Runs the operation so many times. */
+  run(times: number): Promise<void> | void;
+}
+
+const keysCount = 10_000;
+const keys = Array.from({ length: keysCount }, (_, at) => `user:profile:0000000:${at}`);
+const small = Object.fromEntries(Array.from({ length: 8 }, (_, at) => [`field${at}`, `value ${at} of a profile`]));
+
+if (process.env["CONCLAVE_BENCH_CACHE_CHILD"] !== undefined) await expiryChild();
+else await main();
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "0.4" } },
+    allowPositionals: true,
+  });
+  const rounds = Number(values.rounds);
+  const seconds = Number(values.seconds);
+  const folder = installPeers("cache");
+  const { peers, LRU } = (await import(pathToFileURL(`${folder}/peers.mjs`).href)) as {
+    peers: readonly Peer[];
+    LRU: new (options: object) => { get(key: string): unknown; set(key: string, value: unknown): void };
+  };
+  const figures: Figure[] = [];
+  const conclave = await connect("memory:");
+  const ours = createCache<unknown>(conclave, "ours", { ttlMs: 600_000, maxStaleMs: 2_000, entriesMax: 200_000 });
+  await ours.ready();
+  const fill = (cache: { get(key: string, load: () => Promise<unknown>): Promise<unknown> }): Promise<unknown> =>
+    Promise.all(keys.map((key) => cache.get(key, async () => small)));
+  await fill(ours);
+  await untilTrusted(ours);
+
+  // ---------------------------------------------------------------- synchronous hits
+  const lru = new LRU({ max: 200_000, ttl: 600_000 });
+  for (const key of keys) lru.set(key, small);
+  figures.push(
+    ...(await compare("synchronous hit", "hits/s", { rounds, seconds }, [
+      { name: "conclave", version: commit(), run: (times) => runSync((key) => ours.peek(key), times) },
+      { name: "lru-cache (ttl)", version: "11.5.3", run: (times) => runSync((key) => lru.get(key), times) },
+    ])),
+  );
+
+  // ---------------------------------------------------------------- awaited hits
+  const opened: { peer: Peer; cache: PeerCache }[] = [];
+  for (const peer of peers) {
+    const cache = await peer.single();
+    await fill(cache);
+    opened.push({ peer, cache });
+  }
+  const load = async (): Promise<unknown> => small;
+  figures.push(
+    ...(await compare("awaited hit", "hits/s", { rounds, seconds }, [
+      { name: "conclave", version: commit(), run: (times) => runAwaited((key) => ours.get(key, load), times) },
+      ...opened.map(({ peer, cache }) => ({
+        name: peer.name,
+        version: peer.version,
+        run: (times: number) => runAwaited((key) => cache.get(key, load), times),
+      })),
+    ])),
+  );
+
+  // ---------------------------------------------------------------- tagged hits
+  const tagged = createCache<unknown>(conclave, "tagged", { ttlMs: 600_000, entriesMax: 200_000 });
+  await tagged.ready();
+  const options = { tags: ["org:7"] };
+  const [bentoPeer] = peers.filter(({ name }) => name === "bentocache") as [Peer];
+  const bento = await bentoPeer.single({ tags: true });
+  for (const cache of [tagged, bento]) await Promise.all(keys.map((key) => cache.get(key, load, options)));
+  figures.push(
+    ...(await compare("tagged hit", "hits/s", { rounds, seconds }, [
+      { name: "conclave", version: commit(), run: (times) => runAwaited((key) => tagged.get(key, load, options), times) },
+      {
+        name: "bentocache",
+        version: bentoPeer.version,
+        run: (times) => runAwaited((key) => bento.get(key, load, options), times),
+      },
+    ])),
+  );
+
+  // ---------------------------------------------------------------- stampede
+  let loads = 0;
+  await Promise.all(
+    Array.from({ length: 1_000 }, () =>
+      ours.get("cold", async () => {
+        loads++;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        return small;
+      }),
+    ),
+  );
+  figures.push(alone("loads of a 1,000-way stampede", loads, "loads"));
+
+  // ---------------------------------------------------------------- memory
+  figures.push(await memoryFigure(peers));
+
+  // ---------------------------------------------------------------- L2
+  const redis = await startRedis();
+  if (redis === undefined) {
+    console.log("No redis-server: the cases with an L2 are left out.");
+  } else {
+    figures.push(...(await l2Figures(redis.port, { rounds, seconds })));
+    figures.push(...(await expiryFigures(redis.port)));
+    redis.child.kill("SIGKILL");
+  }
+  for (const { cache } of opened) await cache.close();
+  await bento.close();
+  await ours.close();
+  await tagged.close();
+  await conclave.close();
+  const table = toMarkdown(figures);
+  console.log(table);
+  writeFigures("cache", figures);
+  writeFileSync("bench/results/cache.md", `${table}\n`);
+  process.exit(0);
+}
+
+/** Ten thousand loads at once may take longer than `maxStaleMs`; then the cache serves nothing until its next proof. */
+async function untilTrusted(cache: Cache<unknown>): Promise<void> {
+  while (cache.peek(keys[0] as string) === undefined) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+// ------------------------------------------------------------------------------------------------ loops
+
+function runSync(read: (key: string) => unknown, times: number): void {
+  let found = 0;
+  for (let at = 0; at < times; at++) if (read(keys[(at * 7) % keysCount] as string) !== undefined) found++;
+  if (found !== times) throw new Error(`${times - found} of ${times} were no hits`);
+}
+
+async function runAwaited(read: (key: string) => Promise<unknown>, times: number): Promise<void> {
+  let found = 0;
+  for (let at = 0; at < times; at++) if ((await read(keys[(at * 7) % keysCount] as string)) !== undefined) found++;
+  if (found !== times) throw new Error(`${times - found} of ${times} were no hits`);
+}
+
+async function compare(
+  title: string,
+  unit: string,
+  { rounds, seconds }: { readonly rounds: number; readonly seconds: number },
+  subjects: readonly Subject[],
+): Promise<Figure[]> {
+  const rates = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
+  const sizes = new Map<string, number>();
+  for (const subject of subjects) sizes.set(subject.name, await sizeFor(subject, seconds));
+  for (let round = 0; round < rounds; round++) {
+    for (let at = 0; at < subjects.length; at++) {
+      const subject = subjects[(at + round) % subjects.length] as Subject;
+      const times = sizes.get(subject.name) as number;
+      const startedMs = performance.now();
+      await subject.run(times);
+      rates.get(subject.name)?.push((times / (performance.now() - startedMs)) * 1_000);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  const [first, ...others] = subjects as [Subject, ...Subject[]];
+  const mine = rates.get(first.name) as number[];
+  return others.map((other) => {
+    const theirs = rates.get(other.name) as number[];
+    return {
+      case: title,
+      ours: rounded(median(mine)),
+      peer: rounded(median(theirs)),
+      peerName: other.name,
+      peerVersion: other.version,
+      ratio: rounded(median(mine) / median(theirs)),
+      unit,
+      oursSpread: spread(mine.map(rounded)),
+      peerSpread: spread(theirs.map(rounded)),
+    };
+  });
+}
+
+/** So many that one run takes about the time; warms up on the way. */
+async function sizeFor(subject: Subject, seconds: number): Promise<number> {
+  for (let times = 1_000; ; times *= 4) {
+    const startedMs = performance.now();
+    await subject.run(times);
+    const tookMs = performance.now() - startedMs;
+    if (tookMs > seconds * 250) return Math.ceil((times * seconds * 1_000) / tookMs);
+  }
+}
+
+function alone(title: string, ours: number, unit: string, note?: string): Figure {
+  return {
+    case: title,
+    ours,
+    peer: null,
+    peerName: null,
+    peerVersion: null,
+    ratio: null,
+    unit,
+    ...(note === undefined ? {} : { note }),
+  };
+}
+
+// ------------------------------------------------------------------------------------------------ memory
+
+async function memoryFigure(peers: readonly Peer[]): Promise<Figure> {
+  const count = 100_000;
+  const conclave = await connect("memory:");
+  const cache = createCache<unknown>(conclave, "memory", { ttlMs: 600_000, entriesMax: count });
+  await cache.ready();
+  const mine = await heapOf(async () => {
+    for (let at = 0; at < count; at++) await cache.get(`key:${at}`, async () => at);
+  });
+  const [bento] = peers.filter(({ name }) => name === "bentocache") as [Peer];
+  const other = await bento.single();
+  const theirs = await heapOf(async () => {
+    for (let at = 0; at < count; at++) await other.get(`key:${at}`, async () => at);
+  });
+  const { entries } = cache.metrics;
+  await cache.close();
+  await other.close();
+  await conclave.close();
+  const toMb = (bytes: number): number => rounded(bytes / 1e6);
+  return {
+    case: "memory per 100,000 entries",
+    ours: toMb(mine),
+    peer: toMb(theirs),
+    peerName: bento.name,
+    peerVersion: bento.version,
+    ratio: rounded(theirs / mine),
+    unit: "MB",
+    note: `${entries} entries, keys and a number each`,
+  };
+}
+
+async function heapOf(work: () => Promise<void>): Promise<number> {
+  const collect = async (): Promise<number> => {
+    for (let times = 0; times < 3; times++) {
+      (globalThis as { gc?: () => void }).gc?.();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    return heapUsed + arrayBuffers;
+  };
+  const before = await collect();
+  await work();
+  return (await collect()) - before;
+}
+
+// ------------------------------------------------------------------------------------------------ L2
+
+async function l2Figures(port: number, how: { readonly rounds: number; readonly seconds: number }): Promise<Figure[]> {
+  const client = createClient({ socket: { host: "127.0.0.1", port } });
+  await client.connect();
+  const conclave = await connect("memory:");
+  // One entry in L1: with keys in turn, every read goes to L2.
+  const cache: Cache<unknown> = createCache<unknown>(conclave, "l2", {
+    ttlMs: 600_000,
+    entriesMax: 1,
+    policy: "lru",
+    l2: redisL2({ client: client as never }),
+  });
+  await cache.ready();
+  const some = keys.slice(0, 1_000);
+  const figures: Figure[] = [];
+  for (const [title, value] of [
+    ["200 B", small],
+    ["8 KB", Array.from({ length: 40 }, () => small)],
+  ] as const) {
+    for (const key of some) {
+      await client.set(`bare:${key}`, JSON.stringify(value));
+      await cache.get(key, async () => value, { fresh: true });
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    let missed = 0;
+    const load = async (): Promise<unknown> => {
+      missed++;
+      return value;
+    };
+    const mine = (at: number): Promise<unknown> => cache.get(some[at % some.length] as string, load);
+    const bare = async (at: number): Promise<unknown> =>
+      JSON.parse((await client.get(`bare:${some[at % some.length]}`)) as string);
+    for (const width of [1, 50]) {
+      figures.push(
+        ...(await compare(`L2 hit, ${title}, ${width} at a time`, "reads/s", how, [
+          { name: "conclave", version: commit(), run: (times) => runWide(mine, times, width) },
+          { name: "@redis/client, GET and JSON.parse", version: "6.3.1", run: (times) => runWide(bare, times, width) },
+        ])),
+      );
+    }
+    if (missed > 0) console.log(`${missed} reads of ${title} were loads: the machine was too busy for L2's timeout.`);
+  }
+  await cache.close();
+  await conclave.close();
+  client.destroy();
+  return figures;
+}
+
+async function runWide(read: (at: number) => Promise<unknown>, times: number, width: number): Promise<void> {
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    while (next < times) await read(next++);
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+}
+
+/** Five processes read one key for a while; how often is it loaded per expiry? */
+async function expiryFigures(port: number): Promise<Figure[]> {
+  const cluster = await ourNodes(0, { redisPort: undefined });
+  const ttlMs = 500;
+  const readForMs = 6_000;
+  const children = await Promise.all(
+    Array.from(
+      { length: 5 },
+      () =>
+        new Promise<{ loads: number; reads: number }>((resolve, reject) => {
+          const child = fork(fileURLToPath(import.meta.url), {
+            env: {
+              ...process.env,
+              CONCLAVE_BENCH_CACHE_CHILD: JSON.stringify({ address: cluster.address, port, ttlMs, readForMs }),
+            },
+          });
+          child.once("message", (message) => resolve(message as { loads: number; reads: number }));
+          child.once("error", reject);
+        }),
+    ),
+  );
+  await cluster.close();
+  const loads = children.reduce((sum, each) => sum + each.loads, 0);
+  const reads = children.reduce((sum, each) => sum + each.reads, 0);
+  const expiries = readForMs / ttlMs;
+  return [
+    alone(
+      "loads per expiry over five processes",
+      rounded(loads / expiries),
+      "loads",
+      `${loads} loads, ${reads} reads, a TTL of ${ttlMs} ms for ${readForMs} ms, no early refresh, no jitter`,
+    ),
+  ];
+}
+
+async function expiryChild(): Promise<void> {
+  const { address, port, ttlMs, readForMs } = JSON.parse(process.env["CONCLAVE_BENCH_CACHE_CHILD"] as string);
+  const client = createClient({ socket: { host: "127.0.0.1", port } });
+  await client.connect();
+  const conclave = await connect(`conclave://${address}`);
+  const cache = createCache<string>(conclave, "expiry", {
+    ttlMs,
+    jitter: 0,
+    earlyRefresh: 0,
+    l2: redisL2({ client: client as never }),
+  });
+  await cache.ready();
+  let loads = 0;
+  let reads = 0;
+  // All begin at once, whenever they were forked.
+  const startMs = Math.ceil(Date.now() / 2_000) * 2_000 + 2_000;
+  await new Promise((resolve) => setTimeout(resolve, startMs - Date.now()));
+  while (Date.now() < startMs + readForMs) {
+    await cache.get("hot", async () => {
+      loads++;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      return "v";
+    });
+    reads++;
+    if (reads % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  process.send?.({ loads, reads }, undefined, undefined, () => process.exit(0));
+}
+
+function toMarkdown(figures: readonly Figure[]): string {
+  const lines = ["| case | conclave | peer | | ratio |", "|---|---|---|---|---|"];
+  const number = (value: number): string => value.toLocaleString("en-US");
+  for (const { case: title, ours, peer, peerName, peerVersion, ratio, unit, note } of figures) {
+    const name = peerName === null ? (note ?? "") : `${peerName} ${peerVersion}${note === undefined ? "" : ` (${note})`}`;
+    lines.push(`| ${title} (${unit}) | ${number(ours)} | ${peer === null ? "" : number(peer)} | ${name} | ${ratio ?? ""} |`);
+  }
+  return `${lines.join("\n")}\n\n${machine()}`;
+}

@@ -1,0 +1,112 @@
+/**
+ * L2 on a real Redis: what is plain there, what a dead one costs, and what poisoned bytes do.
+ */
+import { createClient } from "@redis/client";
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { startRedis } from "../../test/servers/redis.ts";
+import type { Cache } from "../cache-core/cache.ts";
+import { type Conclave, connect } from "../index.ts";
+import { type CreateCacheOptions, createCache } from "./create-cache.ts";
+import { type RedisClient, redisL2 } from "./redis-l2.ts";
+
+const server = await startRedis();
+const skipped = "skipped" in server;
+
+describe.skipIf(skipped)("L2 on Redis", () => {
+  let conclave: Conclave;
+  const open: { close(): unknown }[] = [];
+
+  async function client() {
+    if ("skipped" in server) throw new Error(server.skipped);
+    const made = createClient({ url: server.url });
+    made.on("error", () => undefined);
+    await made.connect();
+    open.push({ close: () => made.destroy() });
+    return made;
+  }
+
+  async function cache<V>(options: CreateCacheOptions<V> = {}): Promise<Cache<V>> {
+    const l2 = redisL2({ client: (await client()) as unknown as RedisClient });
+    const made = createCache<V>(conclave, "it", { l2, jitter: 0, ...options });
+    open.push(made);
+    await made.ready();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return made;
+  }
+
+  beforeEach(async () => {
+    if ("skipped" in server) return;
+    await server.command("FLUSHALL");
+    conclave = await connect("memory:");
+  });
+  afterEach(async () => {
+    for (const each of open.splice(0).reverse()) await each.close();
+    await conclave.close();
+  });
+  afterAll(async () => {
+    if (!("skipped" in server)) await server.stop();
+  });
+
+  test("what one process loaded the other finds, with its TTL, its tags and its types", async () => {
+    const [one, two] = [await cache<unknown>(), await cache<unknown>()];
+    const values = {
+      at: new Date(5),
+      map: new Map([[1, new Set(["a"])]]),
+      big: 2n ** 70n,
+      gone: undefined,
+      bytes: new Uint8Array([1, 2]),
+    };
+    await one.get("rich", async () => values, { ttlMs: 5_000, tags: ["t"] });
+    await one.get("plain", async () => ({ list: [1, "two", null, true] }));
+    await vi.waitFor(async () => expect(await (await client()).exists("conclave:cache:it:plain")).toBe(1));
+    const never = async (): Promise<never> => {
+      throw new Error("loaded");
+    };
+    expect(await two.get("rich", never)).toEqual(values);
+    expect(await two.get("plain", never)).toEqual({ list: [1, "two", null, true] });
+    const { freshForMs, tags } = await two.explain("rich");
+    expect(freshForMs).toBeGreaterThan(3_000);
+    expect(freshForMs).toBeLessThanOrEqual(5_000);
+    expect(tags).toEqual(["t"]);
+    await two.invalidate({ tag: "t" });
+    expect(await one.get("rich", async () => "new")).toBe("new");
+  });
+
+  test("a wall clock that is ten minutes off changes no TTL", async () => {
+    const [one, two] = [await cache<string>(), await cache<string>()];
+    const now = vi.spyOn(Date, "now").mockImplementation(() => performance.timeOrigin + performance.now() + 600_000);
+    await one.get("k", async () => "v", { ttlMs: 5_000 });
+    now.mockRestore();
+    await vi.waitFor(async () => expect(await (await client()).exists("conclave:cache:it:k")).toBe(1));
+    await two.get("k", async () => "other");
+    expect((await two.explain("k")).freshForMs).toBeLessThanOrEqual(5_050);
+    expect((await two.explain("k")).freshForMs).toBeGreaterThan(3_000);
+  });
+
+  test("keys of a megabyte and halves of surrogate pairs are keys of their own there too", async () => {
+    const [one, two] = [await cache<number>(), await cache<number>()];
+    const keys = ["x".repeat(1_048_576), `${"x".repeat(1_048_576)}y`, "\ud800", "\udc00", "__proto__", ""];
+    for (const [at, key] of keys.entries()) await one.get(key, async () => at);
+    await vi.waitFor(async () => expect(await (await client()).dbSize()).toBe(keys.length));
+    for (const [at, key] of keys.entries()) expect(await two.get(key, async () => -1)).toBe(at);
+  });
+
+  test("poisoned bytes are a miss", async () => {
+    const one = await cache<string>();
+    const admin = await client();
+    for (const poison of ["", "x", "c1 5\n[]\n1", '{"a":1}', "\u0000\u0001"]) {
+      await admin.set("conclave:cache:it:p", poison);
+      expect(await one.get("p", async () => "loaded", { ttlMs: 1 })).toBe("loaded");
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await admin.sendCommand(["DEL", "conclave:cache:it:list"]);
+    await admin.sendCommand(["LPUSH", "conclave:cache:it:list", "not a text"]);
+    expect(await one.get("list", async () => "loaded")).toBe("loaded");
+  });
+
+  test("a client that is not one is refused by the name of what it lacks", () => {
+    expect(() => redisL2({ client: {} as never })).toThrow(/`get`/);
+  });
+});
+
+test.runIf(skipped)(`left out: ${"skipped" in server ? server.skipped : ""}`, () => expect(skipped).toBe(true));
