@@ -74,6 +74,7 @@ function drawPaxosLimits(random: Random, world: "core" | "stack"): CoreLimits {
   return {
     ...(random.chance(isCore ? 0.5 : 0.4) ? { messageBytesMax: 1, inFlightMessagesMax: random.integer(1, 3) } : {}),
     ...(isCore && random.chance(0.3) ? { windowSlots: random.integer(2, 20) } : {}),
+    ...(random.chance(0.2) ? { unlearnedBytesMax: isCore ? 300 : 3_000 } : {}),
     retainedBytesMax: random.pick(isCore ? [0, 300, 100_000] : [0, 2_000, 1_000_000]),
     snapshotChunkBytes: random.pick(isCore ? [3, 64] : [200, 4_096]),
   } satisfies Partial<PaxosOptions>;

@@ -547,7 +547,8 @@ export class Paxos implements Core<PaxosMessage> {
     const first = entries[0]?.index ?? 0;
     const last = entries.at(-1)?.index ?? 0;
     if (first === 0 || last > this.#chosen + horizonSlots) return;
-    if (last > this.#chosen && this.#log.openBytes > this.#options.unlearnedBytesMax) {
+    // What goes on from what is held is always taken: the leader may need just that to have anything chosen.
+    if (first > this.#held + 1 && this.#log.openBytes > this.#options.unlearnedBytesMax) {
       this.#learnUpTo(from, letter.chosen);
       return;
     }
