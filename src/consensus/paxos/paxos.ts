@@ -60,6 +60,8 @@ export interface PaxosProbe extends Probe {
   acceptedAt(index: Index): LogEntry | undefined;
 }
 
+/** No lawful member gets here: at one take-over a millisecond it takes nine thousand years. A letter above it is dropped. */
+const ballotMax = 2 ** 48;
 /** Farther ahead than this no lawful leader asks: its window is far smaller. A member that lags more learns first. */
 const horizonSlots = 1_048_576;
 /** How long an unanswered question for chosen slots waits before it is asked again, in heartbeats. */
@@ -391,7 +393,7 @@ export class Paxos implements Core<PaxosMessage> {
     const { takeOver } = campaign;
     if (letter.dryRun || letter.ballot !== takeOver.ballot) return;
     const end = letter.entries.at(-1)?.index ?? 0;
-    if (end > this.#chosen + 2 * horizonSlots) return;
+    if (end > this.#chosen + 2 * horizonSlots || (letter.next !== 0 && letter.next <= letter.from)) return;
     if (!takeOver.report(from, letter)) return;
     if (letter.next !== 0) {
       this.#send(from, { kind: "prepare", ballot: takeOver.ballot, dryRun: false, from: letter.next }, "control");
@@ -467,7 +469,7 @@ export class Paxos implements Core<PaxosMessage> {
   // ------------------------------------------------------------------------------------------------ messages
 
   #onMessage(from: MemberId, message: PaxosMessage): void {
-    if (from === this.#self || !this.#members.includes(from)) return;
+    if (from === this.#self || !this.#members.includes(from) || speaksOf(message) > ballotMax) return;
     switch (message.kind) {
       case "prepare":
         this.#onPrepare(from, message);
@@ -946,6 +948,12 @@ export class Paxos implements Core<PaxosMessage> {
       lastHeardMsOf: (member) => paxos.#progress.get(member)?.lastHeardMs,
     };
   }
+}
+
+/** The ballot in a letter; 0 in one that has none. */
+function speaksOf(message: PaxosMessage): Ballot {
+  if ("ballot" in message) return message.ballot;
+  return message.kind === "nack" ? message.promised : 0;
 }
 
 /** The value that closes a gap. It is the same whoever proposes it, so two leaders that do never disagree about it. */
