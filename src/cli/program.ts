@@ -16,6 +16,7 @@ import { addServeCommand } from "./serve-command.ts";
 import { addSharedHoldCommands } from "./shared-hold-commands.ts";
 import { addSnapshotCommands } from "./snapshot-commands.ts";
 import { addStatusCommand } from "./status-command.ts";
+import { addTxCommand } from "./tx-command.ts";
 import { addUpCommand } from "./up-command.ts";
 import { addValueCommands } from "./value-commands.ts";
 import { addWatchCommand } from "./watch-command.ts";
@@ -55,6 +56,7 @@ Exit codes: conclave help exit-codes.`,
   addWatchCommand(program);
   addDoctorCommand(program);
   addPbftCommands(program);
+  addTxCommand(program);
   addExitCodes(program);
   return program;
 }

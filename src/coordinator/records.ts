@@ -6,6 +6,7 @@
  *   d/<gid>             the decision: written once, by whoever may, and the commit point of the transaction
  *   i/<key>             idempotency: the result of the transaction that used the key
  *   h/<gid>             an outcome that is not what was decided; stays until an operator forgets it
+ *   o/<gid>             what an operator did, why, and who it was
  *
  * Nothing is written for a transaction that begins, prepares or aborts: its absence is the record (presumed abort: Mohan,
  * Lindsay, Obermarck, "Transaction management in the R* distributed database management system", TODS 1986).
@@ -25,6 +26,7 @@ export const recordKeys = {
   idempotency: (key: string) => `i/${key}`,
   heuristics: "h/",
   heuristic: (gid: string) => `h/${gid}`,
+  operator: (gid: string) => `o/${gid}`,
 } as const satisfies Record<string, Key | ((name: string) => Key)>;
 
 export interface CoordinatorRecord {
