@@ -116,8 +116,8 @@ process.exit(failed || heuristics > 0 ? 1 : 0);
 /** How many victims came to their point. */
 async function runPoint(point: CrashPoint): Promise<number> {
   let served = 0;
-  const isServer = point.act === "kill-postgres" || point.act === "kill-mariadb" || point.act === "kill-store";
-  const width = isServer || point.act === "kill-recoverer" ? 1 : together;
+  if (point.act === "kill-postgres" || point.act === "kill-mariadb" || point.act === "kill-store") return killServers(point);
+  const width = point.act === "kill-recoverer" ? 1 : together;
   for (let at = 0; at < times; at += width) {
     const batch = Array.from({ length: Math.min(width, times - at) }, () => runOnce(point));
     for (const did of await Promise.all(batch)) if (did) served++;
@@ -136,26 +136,30 @@ async function runOnce(point: CrashPoint): Promise<boolean> {
     return isKilled;
   }
   if (point.act === "stop") {
-    await heard(child, "stopping");
+    const isStopped = await heard(child, "stopping");
     // The lease ends, the others recover, and the zombie wakes.
     await pause(ttlMs * 2 + Math.random() * 1_000);
     child.kill("SIGCONT");
     await endedWithin(child, 20_000);
-    return true;
+    return isStopped;
   }
-  await heard(child, "reached");
-  if (point.act === "kill-store") {
-    await store.kill();
-    child.send("dead");
-    await store.start();
-  } else {
-    const server = point.act === "kill-postgres" ? left : right;
+  throw new Error(`${point.id} is no act of one process`);
+}
+
+/** So many processes stand at the point when the server dies under them, as often as it takes. */
+async function killServers(point: CrashPoint): Promise<number> {
+  let served = 0;
+  for (let at = 0; at < times; at += together) {
+    const children = Array.from({ length: Math.min(together, times - at) }, () => startVictim({ role: "victim", point }));
+    const reached = await Promise.all(children.map((child) => heard(child, "reached")));
+    served += reached.filter(Boolean).length;
+    const server = point.act === "kill-store" ? store : point.act === "kill-postgres" ? left : right;
     await server.kill();
-    child.send("dead");
-    await server.restart();
+    for (const child of children) if (child.connected) child.send("dead");
+    await (server === store ? store.start() : (server as DatabaseServer).restart());
+    await Promise.all(children.map((child) => endedWithin(child, 40_000)));
   }
-  await endedWithin(child, 40_000);
-  return true;
+  return served;
 }
 
 /** The transaction is left by one, begun to be recovered by another who dies, and finished by a third. */
@@ -172,7 +176,7 @@ async function killRecoverer(point: CrashPoint): Promise<boolean> {
   };
   await endedWithin(startVictim({ role: "victim", point: leave }), 30_000);
   const second = startVictim({ role: "recoverer", point });
-  const died = await endedWithin(second, 15_000);
+  const died = await endedWithin(second, 30_000);
   await conclave.close();
   conclave = await connect({ url: store.url, timeoutMs: 20_000 });
   recoverer = await openManager();
@@ -384,14 +388,14 @@ async function endedWithin(child: ChildProcess, timeoutMs: number): Promise<bool
   return !isLate;
 }
 
-function heard(child: ChildProcess, word: string): Promise<void> {
+/** Whether it said the word before it ended. */
+function heard(child: ChildProcess, word: string): Promise<boolean> {
   return new Promise((resolve) => {
     const listen = (message: unknown): void => {
-      if (message === word) resolve();
+      if (message === word) resolve(true);
     };
     child.on("message", listen);
-    // One that ends before its word has said enough.
-    child.once("exit", () => resolve());
+    child.once("exit", () => resolve(false));
   });
 }
 
