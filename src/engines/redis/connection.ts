@@ -35,6 +35,8 @@ export class Connection {
   onClose: ((error: ConclaveError) => void) | undefined;
   /** Replies that nobody asked for: messages of a subscription. */
   onPush: ((reply: Reply) => void) | undefined;
+  /** Of the process at the other end: it stays the same as long as this connection does. Empty: it would not say. */
+  runId = "";
   /** Scripts whose text this server has been told. */
   readonly knownScripts = new Set<string>();
   /** When the last byte came, by the clock of the process. */
@@ -163,7 +165,10 @@ export class Connection {
       // Not everybody may name connections; it is only for people.
       this.call(["CLIENT", "SETNAME", clientName]).catch(() => undefined);
       replies.push(this.call(["PING"]));
+      const info = this.call(["INFO", "server"]);
+      info.catch(() => undefined);
       for (const reply of await Promise.all(replies)) if (reply instanceof RespError) throw errorOfReply(reply, this.address);
+      this.runId = /run_id:([0-9a-f]{40})/.exec(String(await info))?.[1] ?? "";
     } catch (error) {
       throw isProtocol(error) ? notRedis(this.address, error) : error;
     } finally {

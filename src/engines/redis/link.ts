@@ -40,6 +40,8 @@ export interface RedisLink {
 
 export interface ScriptRequest {
   readonly keys: readonly string[];
+  /** Of the client: they come first, and after them the server's run id as its connection knows it. */
+  readonly client: readonly Argument[];
   readonly args: readonly Argument[];
   /** Replicas that must confirm what was written. 0: none. */
   readonly replicas: number;
@@ -95,8 +97,7 @@ export class PrimaryLink implements RedisLink {
     }
   }
 
-  run(script: Script, { keys, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
-    const rest = [keys.length, ...keys, ...args];
+  run(script: Script, { keys, client, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
     // The server gives up before the caller does, so that the answer says how many there were.
     const waitMs = Math.max(1, Math.floor(call.timeoutMs * 0.8));
     const send = async (connection: Connection, command: readonly Argument[]): Promise<Reply> => {
@@ -109,6 +110,7 @@ export class PrimaryLink implements RedisLink {
       return reply;
     };
     return this.#perform(call, async (connection) => {
+      const rest = [keys.length, ...keys, ...client, connection.runId, ...args];
       if (connection.knownScripts.has(script.sha)) {
         const reply = await send(connection, ["EVALSHA", script.sha, ...rest]);
         if (!(reply instanceof RespError) || reply.word !== "NOSCRIPT") return reply;

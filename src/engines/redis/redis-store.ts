@@ -18,9 +18,11 @@ import type {
   WatchBatch,
   WatchOptions,
 } from "../../store/store.ts";
+import { fastPathOf } from "./fast-path.ts";
 import { redisLimits } from "./redis-caps.ts";
 import type { RedisHub } from "./redis-hub.ts";
 import type { RedisSessions } from "./redis-sessions.ts";
+import type { Argument } from "./resp.ts";
 import type { ScriptCaller } from "./script-caller.ts";
 import { scripts } from "./scripts.ts";
 import { decodeTxnReply, encodeTxn, puts } from "./txn-codec.ts";
@@ -88,11 +90,21 @@ export async function runTxn(
 ): Promise<TxnResult> {
   const reads = isReadOnly(txn);
   const script = puts(txn) ? scripts.txn : scripts.leanTxn;
-  const args = [redisLimits.resultBytesMax, ...encodeTxn(txn)];
+  const fast = fastPathOf(txn);
+  let isFast = fast !== undefined;
+  let args: readonly Argument[] | undefined;
   const untilMs = platform.now() + timeoutMs;
   for (;;) {
     const call = { timeoutMs: untilMs - platform.now(), writes: !reads, ...(signal === undefined ? {} : { signal }) };
     try {
+      if (isFast && fast !== undefined) {
+        const result = fast.decode(await caller.run(fast.script, fast.args, call));
+        if (result !== undefined) return result;
+        // Nothing was done: the general script sees to what is not plain.
+        isFast = false;
+        continue;
+      }
+      args ??= [redisLimits.resultBytesMax, ...encodeTxn(txn)];
       return decodeTxnReply(txn, await caller.run(script, args, call));
     } catch (error) {
       const isWorthAnother = hasCode(error, "CONNECTION_LOST") && (reads || (error as ConclaveError).definite);

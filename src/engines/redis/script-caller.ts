@@ -36,7 +36,7 @@ export class ScriptCaller {
     const { link, quarantineMs, replicas } = this.#options;
     return link.run(
       script,
-      { keys: this.#keys, args: [quarantineMs, this.#ttlMsMax, ...args], replicas: call.writes === true ? replicas : 0 },
+      { keys: this.#keys, client: [quarantineMs, this.#ttlMsMax], args, replicas: call.writes === true ? replicas : 0 },
       call,
     );
   }

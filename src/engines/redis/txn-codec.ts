@@ -34,8 +34,8 @@ export function puts(txn: ResolvedTxn): boolean {
 }
 
 function pushCompare(args: Argument[], compare: ResolvedCompare): void {
-  if ("range" in compare) args.push("r", bytes(compare.range.from), bytes(compare.range.to));
-  else args.push("k", bytes(compare.key), "");
+  if ("range" in compare) args.push("r", bytesArgument(compare.range.from), bytesArgument(compare.range.to));
+  else args.push("k", bytesArgument(compare.key), "");
   args.push(targetLetters[compare.target], operatorLetters[compare.is]);
   switch (compare.target) {
     case "exists":
@@ -59,22 +59,22 @@ function pushBranch(args: Argument[], ops: readonly ResolvedOp[]): void {
 function pushOp(args: Argument[], op: ResolvedOp): void {
   switch (op.kind) {
     case "get":
-      args.push("g", bytes(op.key));
+      args.push("g", bytesArgument(op.key));
       break;
     case "range":
-      args.push("r", bytes(op.range.from), bytes(op.range.to), op.order === "create" ? "c" : "k");
+      args.push("r", bytesArgument(op.range.from), bytesArgument(op.range.to), op.order === "create" ? "c" : "k");
       args.push(op.descending ? "1" : "0", op.keysOnly ? "1" : "0", op.limit ?? -1, op.createdBefore ?? -1);
       break;
     case "put":
-      args.push("p", bytes(op.key), op.value, op.session ?? "", op.returnPrevious ? "1" : "0");
+      args.push("p", bytesArgument(op.key), op.value, op.session ?? "", op.returnPrevious ? "1" : "0");
       break;
     case "delete":
-      if (isRangeOfKey(op.range)) args.push("x", bytes(op.range.from));
-      else args.push("d", bytes(op.range.from), bytes(op.range.to));
+      if (isRangeOfKey(op.range)) args.push("x", bytesArgument(op.range.from));
+      else args.push("d", bytesArgument(op.range.from), bytesArgument(op.range.to));
       args.push(op.returnPrevious ? "1" : "0");
       break;
     case "add":
-      args.push("a", bytes(op.key), op.delta);
+      args.push("a", bytesArgument(op.key), op.delta);
       break;
     default:
       unreachable(op);
@@ -82,7 +82,7 @@ function pushOp(args: Argument[], op: ResolvedOp): void {
 }
 
 /** Plain ASCII goes as the text that it is. */
-function bytes(binary: string): Argument {
+export function bytesArgument(binary: string): Argument {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the ASCII range is meant.
   return /^[\x00-\x7f]*$/.test(binary) ? binary : fromBinaryString(binary);
 }

@@ -1,0 +1,280 @@
+/**
+ * Locks on one Redis: ours beside the lock libraries of Node, in one run, on one server, each with its own client.
+ *
+ *   uncontended   acquire and release, one at a time and 64 at once on 64 names
+ *   contended     8 contenders with 1 ms of work: from a release to the next holder
+ *   waiting       20 waiters behind a hold of 2 s: commands that the server saw meanwhile, time to serve them all, order
+ *   loss          how long after a loss the holder's own check or signal says so
+ *
+ * Sketch: a loopback trip with two event loops is 40-60 us; SET NX and a deleting EVAL are two of them. Our scripts add
+ * some 15 us of Lua to each. A hand-off is a release, a push and one look: two trips.
+ *
+ *   npm run bench -- locks [--rounds 3] [--only uncontended,contended,waiting,loss] [--no-peers]
+ */
+import { parseArgs } from "node:util";
+import { type Conclave, connect } from "../src/index.ts";
+import { type RedisServer, startRedis } from "../test/servers/redis.ts";
+import { type Figure, median, percentile, rounded, spread, writeFigures } from "./figures.ts";
+import { installLockPeers, type LockPeer, lockPeers } from "./peers/locks.ts";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    only: { type: "string", default: "uncontended,contended,waiting,loss" },
+    "no-peers": { type: "boolean", default: false },
+  },
+});
+const rounds = Number(values.rounds);
+const cases = values.only.split(",");
+const patienceMs = 15_000;
+const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+const started = await startRedis();
+if ("skipped" in started) {
+  console.log(`Nothing is measured: ${started.skipped}.`);
+  process.exit(0);
+}
+const redis: RedisServer = started;
+const figures: Figure[] = [];
+const contestants = [await ourselves(), ...(values["no-peers"] || !installLockPeers() ? [] : await lockPeers(redis.port))];
+try {
+  if (cases.includes("uncontended")) await uncontended();
+  if (cases.includes("contended")) await contended();
+  if (cases.includes("waiting")) await waiting();
+  if (cases.includes("loss")) await loss();
+  if (figures.length > 0) writeFigures("locks", figures);
+} finally {
+  for (const contestant of contestants) await contestant.close().catch(() => undefined);
+  await redis.stop();
+}
+process.exit(0);
+
+async function ourselves(): Promise<LockPeer> {
+  const conclave: Conclave = await connect(`redis://127.0.0.1:${redis.port}?quarantineMs=-1`);
+  const take = async (name: string, ttlMs: number, waitMs: number) => conclave.lock(name, { ttlMs }).acquire({ waitMs });
+  return {
+    name: "conclave",
+    version: "this commit",
+    checksOwner: true,
+    acquire: (name, { ttlMs, waitMs }) => take(name, ttlMs, waitMs),
+    async hold(name, { ttlMs, onLost }) {
+      const hold = await take(name, ttlMs, 60_000);
+      hold.signal.addEventListener("abort", onLost);
+      return { release: () => hold.release(), isHeld: () => hold.held };
+    },
+    close: () => conclave.close(),
+  };
+}
+
+/** Microseconds of acquire and release, in turns so that nobody always finds the machine as another left it. */
+async function uncontended(): Promise<void> {
+  for (const [label, count, together] of [
+    ["uncontended, one at a time", 3_000, 1],
+    ["uncontended, 64 at once", 20_000, 64],
+  ] as const) {
+    const measured = new Map<string, number[]>();
+    for (let round = -1; round < rounds; round++) {
+      for (const peer of round % 2 === 0 ? contestants : [...contestants].reverse()) {
+        const us = await cycles(peer, { count: round < 0 ? count / 4 : count, together });
+        // The first round warms.
+        if (round >= 0) measured.set(peer.name, [...(measured.get(peer.name) ?? []), us]);
+      }
+    }
+    report(label, measured, "us");
+  }
+}
+
+async function cycles(peer: LockPeer, { count, together }: { readonly count: number; readonly together: number }): Promise<number> {
+  let left = count;
+  const work = async (index: number): Promise<void> => {
+    const name = `free-${peer.name.replaceAll(" ", "-")}-${index}`;
+    while (left-- > 0) await (await peer.acquire(name, { ttlMs: 15_000, waitMs: 10_000 })).release();
+  };
+  const startedAt = performance.now();
+  await Promise.all(Array.from({ length: together }, (_, index) => work(index)));
+  return ((performance.now() - startedAt) * 1_000) / count;
+}
+
+/** From the call of a release to the next holder's turn, over all hand-offs. */
+async function contended(): Promise<void> {
+  const [middle, high] = [new Map<string, number[]>(), new Map<string, number[]>()];
+  for (let round = 0; round < rounds; round++) {
+    for (const peer of contestants) {
+      const gaps = await handOffs(peer, { contenders: 8, each: 50 });
+      if (gaps === undefined) continue;
+      gaps.sort((left, right) => left - right);
+      middle.set(peer.name, [...(middle.get(peer.name) ?? []), percentile(gaps, 0.5)]);
+      high.set(peer.name, [...(high.get(peer.name) ?? []), percentile(gaps, 0.99)]);
+    }
+  }
+  report("8 contenders, 1 ms of work: hand-off p50", middle, "ms");
+  report("8 contenders, 1 ms of work: hand-off p99", high, "ms");
+}
+
+async function handOffs(
+  peer: LockPeer,
+  { contenders, each }: { readonly contenders: number; readonly each: number },
+): Promise<number[] | undefined> {
+  const gaps: number[] = [];
+  let freedAt = 0;
+  const name = `busy-${Math.random()}`;
+  const work = async (): Promise<void> => {
+    for (let turn = 0; turn < each; turn++) {
+      const hold = await peer.acquire(name, { ttlMs: 15_000, waitMs: 60_000 });
+      if (freedAt > 0) gaps.push(performance.now() - freedAt);
+      const untilMs = performance.now() + 1;
+      while (performance.now() < untilMs) await new Promise((resolve) => setImmediate(resolve));
+      freedAt = performance.now();
+      await hold.release();
+    }
+  };
+  const all = Promise.all(Array.from({ length: contenders }, work)).then(() => true);
+  const isDone = await Promise.race([all.catch(() => false), pass(60_000).then(() => false)]);
+  if (!isDone) console.log(`  ${peer.name}: the contenders were not through after 60 s`);
+  return isDone ? gaps : undefined;
+}
+
+async function waiting(): Promise<void> {
+  const [commands, drain, inversions] = [new Map<string, number[]>(), new Map<string, number[]>(), new Map<string, number[]>()];
+  for (let round = 0; round < rounds; round++) {
+    for (const peer of contestants) {
+      const seen = await queueBehind(peer, 20);
+      if (seen === undefined) continue;
+      commands.set(peer.name, [...(commands.get(peer.name) ?? []), seen.commands]);
+      drain.set(peer.name, [...(drain.get(peer.name) ?? []), seen.drainMs]);
+      inversions.set(peer.name, [...(inversions.get(peer.name) ?? []), seen.inversions]);
+    }
+  }
+  report("20 waiters for 2 s: commands of clients after everybody waits", commands, "commands");
+  report("20 waiters: time to serve them all", drain, "ms");
+  report("20 waiters: order inversions", inversions, "pairs");
+}
+
+async function queueBehind(
+  peer: LockPeer,
+  count: number,
+): Promise<{ readonly commands: number; readonly drainMs: number; readonly inversions: number } | undefined> {
+  const name = `queue-${Math.random()}`;
+  const first = await peer.acquire(name, { ttlMs: 15_000, waitMs: 1_000 });
+  const served: number[] = [];
+  const waiters = Array.from({ length: count }, async (_, index) => {
+    await pass(index * 5);
+    const hold = await peer.acquire(name, { ttlMs: 15_000, waitMs: 30_000 });
+    served.push(index);
+    await hold.release();
+  });
+  // Everybody has asked once: what comes now is waiting.
+  await pass(500);
+  const before = await callsSeen();
+  await pass(2_000);
+  const commands = (await callsSeen()) - before;
+  const startedAt = performance.now();
+  await first.release();
+  const isDone = await Promise.race([Promise.all(waiters).then(() => true, () => false), pass(30_000).then(() => false)]);
+  if (!isDone) {
+    console.log(`  ${peer.name}: ${served.length} of ${count} waiters were served within 30 s`);
+    return undefined;
+  }
+  const inversions = served.filter((each, at) => at > 0 && each < (served[at - 1] as number)).length;
+  return { commands, drainMs: performance.now() - startedAt, inversions };
+}
+
+/** Commands that clients sent, without this question itself; what scripts call inside counts for nobody. */
+async function callsSeen(): Promise<number> {
+  const stats = String(await redis.command("INFO", "commandstats"));
+  let calls = 0;
+  for (const [, name, count] of stats.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)) {
+    // Ours and the peers' scripts call the plain ones: those that a client sends while it waits are these.
+    if (/^(?:eval|evalsha|set|get|exists|ssubscribe|subscribe|client\|.*|ping|unlink|del|fcall)$/.test(name as string)) calls += Number(count);
+  }
+  return calls;
+}
+
+/** Milliseconds from the moment of the loss to the library's own word for it. */
+async function loss(): Promise<void> {
+  const [stolen, frozen, blocked] = [new Map<string, number[]>(), new Map<string, number[]>(), new Map<string, number[]>()];
+  for (const peer of contestants.filter((each) => each.hold !== undefined)) {
+    stolen.set(peer.name, [await stolenAfter(peer)]);
+    frozen.set(peer.name, [await frozenAfter(peer)]);
+    blocked.set(peer.name, [await wrongAfterStall(peer)]);
+  }
+  report("TTL 2 s, stolen: until the holder knows", stolen, "ms");
+  report("TTL 2 s, server frozen: until the holder knows", frozen, "ms");
+  report("TTL 1 s, event loop blocked 3 s: first line after it still believes (1: yes)", blocked, "0 or 1");
+}
+
+
+
+async function stolenAfter(peer: LockPeer): Promise<number> {
+  const name = `stolen-${Math.random()}`;
+  let lostAt: number | undefined;
+  const hold = await peer.hold?.(name, { ttlMs: 2_000, onLost: () => (lostAt ??= performance.now()) });
+  await pass(500);
+  await redis.command("DEL", name, `mutex:${name}`);
+  // Ours: the key of the lock, as an operator would delete it.
+  if (peer.name === "conclave") await breakOurs(name);
+  return learned(hold, performance.now(), () => lostAt);
+}
+
+async function breakOurs(name: string): Promise<void> {
+  const other = await connect(`redis://127.0.0.1:${redis.port}?quarantineMs=-1`);
+  await other.engine.store(`lock/${name}`).txn({ then: [{ kind: "delete", range: { prefix: "" } }] });
+  await other.close();
+}
+
+async function frozenAfter(peer: LockPeer): Promise<number> {
+  let lostAt: number | undefined;
+  const hold = await peer.hold?.(`frozen-${Math.random()}`, { ttlMs: 2_000, onLost: () => (lostAt ??= performance.now()) });
+  await pass(300);
+  const frozenAt = performance.now();
+  redis.process.pause();
+  const thawing = setTimeout(() => redis.process.resume(), 7_000);
+  const ms = await learned(hold, frozenAt, () => lostAt);
+  clearTimeout(thawing);
+  redis.process.resume();
+  await pass(500);
+  return ms;
+}
+
+async function wrongAfterStall(peer: LockPeer): Promise<number> {
+  const hold = await peer.hold?.(`stalled-${Math.random()}`, { ttlMs: 1_000, onLost: () => undefined });
+  const untilMs = performance.now() + 3_000;
+  while (performance.now() < untilMs);
+  const believes = hold?.isHeld?.() === true;
+  await hold?.release().catch(() => undefined);
+  return believes ? 1 : 0;
+}
+
+async function learned(
+  hold: { release(): Promise<unknown>; isHeld?: () => boolean } | undefined,
+  sinceMs: number,
+  lostAt: () => number | undefined,
+): Promise<number> {
+  while (lostAt() === undefined && performance.now() - sinceMs < patienceMs) await pass(10);
+  const at = lostAt();
+  await Promise.race([hold?.release().catch(() => undefined), pass(100)]);
+  return at === undefined ? Number.POSITIVE_INFINITY : at - sinceMs;
+}
+
+function report(label: string, measured: ReadonlyMap<string, readonly number[]>, unit: string): void {
+  console.log(`\n${label}`);
+  const ours = measured.get("conclave");
+  for (const peer of contestants) {
+    const found = measured.get(peer.name);
+    if (found === undefined) continue;
+    const [low, high] = spread(found);
+    console.log(`  ${peer.name.padEnd(28)} ${rounded(median(found))} ${unit}   (${rounded(low)} to ${rounded(high)})`);
+    if (peer.name === "conclave" || ours === undefined) continue;
+    figures.push({
+      case: label,
+      ours: rounded(median(ours)),
+      peer: Number.isFinite(median(found)) ? rounded(median(found)) : null,
+      peerName: peer.name,
+      peerVersion: peer.version,
+      ratio: median(ours) > 0 && Number.isFinite(median(found)) ? rounded(median(found) / median(ours)) : null,
+      unit,
+      oursSpread: spread(ours),
+      peerSpread: spread(found),
+    });
+  }
+}
