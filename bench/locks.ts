@@ -84,7 +84,10 @@ async function uncontended(): Promise<void> {
   }
 }
 
-async function cycles(peer: LockPeer, { count, together }: { readonly count: number; readonly together: number }): Promise<number> {
+async function cycles(
+  peer: LockPeer,
+  { count, together }: { readonly count: number; readonly together: number },
+): Promise<number> {
   let left = count;
   const work = async (index: number): Promise<void> => {
     const name = `free-${peer.name.replaceAll(" ", "-")}-${index}`;
@@ -170,7 +173,13 @@ async function queueBehind(
   const commands = (await callsSeen()) - before;
   const startedAt = performance.now();
   await first.release();
-  const isDone = await Promise.race([Promise.all(waiters).then(() => true, () => false), pass(30_000).then(() => false)]);
+  const isDone = await Promise.race([
+    Promise.all(waiters).then(
+      () => true,
+      () => false,
+    ),
+    pass(30_000).then(() => false),
+  ]);
   if (!isDone) {
     console.log(`  ${peer.name}: ${served.length} of ${count} waiters were served within 30 s`);
     return undefined;
@@ -185,7 +194,8 @@ async function callsSeen(): Promise<number> {
   let calls = 0;
   for (const [, name, count] of stats.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)) {
     // Ours and the peers' scripts call the plain ones: those that a client sends while it waits are these.
-    if (/^(?:eval|evalsha|set|get|exists|ssubscribe|subscribe|client\|.*|ping|unlink|del|fcall)$/.test(name as string)) calls += Number(count);
+    if (/^(?:eval|evalsha|set|get|exists|ssubscribe|subscribe|client\|.*|ping|unlink|del|fcall)$/.test(name as string))
+      calls += Number(count);
   }
   return calls;
 }
@@ -202,8 +212,6 @@ async function loss(): Promise<void> {
   report("TTL 2 s, server frozen: until the holder knows", frozen, "ms");
   report("TTL 1 s, event loop blocked 3 s: first line after it still believes (1: yes)", blocked, "0 or 1");
 }
-
-
 
 async function stolenAfter(peer: LockPeer): Promise<number> {
   const name = `stolen-${Math.random()}`;

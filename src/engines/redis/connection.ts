@@ -224,8 +224,14 @@ function dial(address: Address, { tls, timeoutMs }: ConnectionSettings): Promise
       socket.destroy();
       reject(error);
     };
+    let isConnected = false;
+    socket.once("connect", () => {
+      isConnected = true;
+    });
     const timer = setTimeout(() => {
-      fail(conclaveError("TIMEOUT", `${addressText(address)} did not answer within ${timeoutMs} ms.`, { definite: true }));
+      // A server of plain text waits for the rest of what it takes for a command.
+      if (isConnected && tls !== false) fail(dialError(new Error("it never answered the TLS handshake"), address, true));
+      else fail(conclaveError("TIMEOUT", `${addressText(address)} did not answer within ${timeoutMs} ms.`, { definite: true }));
     }, timeoutMs);
     socket.once("error", (cause) => fail(dialError(cause, address, tls !== false)));
     socket.once("close", () => fail(dialError(new Error("closed at once"), address, tls !== false)));

@@ -14,10 +14,12 @@ import type { Platform, Telemetry } from "../../base/ports.ts";
 import { ProcessHold } from "../../client/process-hold.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
+import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
 import type { Engine, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
 import type { ConnectionSettings } from "./connection.ts";
+import { examine } from "./doctor.ts";
 import { PrimaryLink, type RedisLink } from "./link.ts";
 import { primaryFinder } from "./primary-finder.ts";
 import { PushConnection, type PushHandler, type RedisPush } from "./push.ts";
@@ -154,6 +156,13 @@ export class RedisEngine implements Engine {
     namespacePrefix(namespace);
     const [caps, platform] = [this.caps, this.#platform];
     return new RedisStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+  }
+
+  /** What weakens its promise in the server's present configuration. Asks the server anew. */
+  async doctor(): Promise<readonly Finding[]> {
+    const { link, quarantineMs, report, wait } = this.#options;
+    const present = await readServerReport(link, { kind: report.kind, timeoutMs: timeoutMsDefault });
+    return examine({ report: present, wait, quarantineMs });
   }
 
   close(): Promise<void> {
