@@ -16,7 +16,7 @@ import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import type { Engine, Store } from "../../store/store.ts";
+import type { CallOptions, Engine, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
 import type { ConnectionSettings } from "./connection.ts";
 import { examine } from "./doctor.ts";
@@ -159,9 +159,9 @@ export class RedisEngine implements Engine {
   }
 
   /** What weakens its promise in the server's present configuration. Asks the server anew. */
-  async doctor(): Promise<readonly Finding[]> {
+  async doctor({ timeoutMs = timeoutMsDefault }: CallOptions = {}): Promise<readonly Finding[]> {
     const { link, quarantineMs, report, wait } = this.#options;
-    const present = await readServerReport(link, { kind: report.kind, timeoutMs: timeoutMsDefault });
+    const present = await readServerReport(link, { kind: report.kind, timeoutMs });
     return examine({ report: present, wait, quarantineMs });
   }
 
