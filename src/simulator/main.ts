@@ -62,6 +62,8 @@ interface Sums {
   grants: number;
   fewestSteps: number;
   fewestLeaderChanges: number;
+  /** Of all seeds, in whatever order they ran: the same on every machine and version of Node. */
+  traceHash: number;
   /** How often each rare branch was reached. */
   branches: Record<string, number>;
 }
@@ -329,7 +331,7 @@ function cpuSeconds(): number {
 function noSums(): Sums {
   const counts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
   const none = { seeds: 0, steps: 0, virtualMs: 0, tookMs: 0, operations: 0, grants: 0 };
-  return { ...none, counts, branches: {}, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
+  return { ...none, counts, branches: {}, traceHash: 0, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
 }
 
 function include(sums: Sums, one: RunReport, tookMs: number): void {
@@ -340,6 +342,7 @@ function include(sums: Sums, one: RunReport, tookMs: number): void {
   sums.operations += one.operations;
   sums.grants += one.grants;
   for (const name of Object.keys(sums.counts) as (keyof CheckerCounts)[]) sums.counts[name] += one.counts[name];
+  sums.traceHash = (sums.traceHash + Math.imul(one.traceHash, one.seed * 2 + 1)) >>> 0;
   for (const [branch, hits] of one.coverage?.hits ?? []) sums.branches[branch] = (sums.branches[branch] ?? 0) + hits;
   sums.fewestSteps = Math.min(sums.fewestSteps, one.steps);
   sums.fewestLeaderChanges = Math.min(sums.fewestLeaderChanges, one.counts.leaderChanges);
@@ -350,6 +353,7 @@ function addUp(parts: readonly Sums[]): Sums {
   for (const part of parts) {
     for (const name of ["seeds", "steps", "virtualMs", "tookMs", "operations", "grants"] as const) sum[name] += part[name];
     for (const name of Object.keys(sum.counts) as (keyof CheckerCounts)[]) sum.counts[name] += part.counts[name];
+    sum.traceHash = (sum.traceHash + part.traceHash) >>> 0;
     for (const [branch, hits] of Object.entries(part.branches)) sum.branches[branch] = (sum.branches[branch] ?? 0) + hits;
     sum.fewestSteps = Math.min(sum.fewestSteps, part.fewestSteps);
     sum.fewestLeaderChanges = Math.min(sum.fewestLeaderChanges, part.fewestLeaderChanges);

@@ -321,13 +321,14 @@ export class Raft implements Core<RaftMessage> {
   }
 
   /**
-   * A voter of the latest configuration; or of the last committed one, while the latest may never have reached anybody else:
+   * A voter of the latest configuration; or of the one before, while the latest may never have reached anybody else:
    * "a server that is not part of its own latest configuration should still start new elections, as it might still be needed
    * until the C_new entry is committed" (thesis §4.2.2). Its own vote then counts for nothing, because `hasQuorum` asks voters.
    */
   #mayCampaign(): boolean {
     if (isVoter(this.#configuration, this.#self)) return true;
-    return isVoter(this.#configurations.at(this.#committed).configuration, this.#self);
+    const { index } = this.#configurations.latest;
+    return index > this.#committed && isVoter(this.#configurations.at(index - 1).configuration, this.#self);
   }
 
   #campaignForReal({ transfer }: { readonly transfer: boolean }): void {
