@@ -103,7 +103,7 @@ export default [
   {
     name: "a member without a vote campaigns",
     file: "consensus/raft/raft.ts",
-    find: "if (!isVoter(this.#configuration, this.#self) || this.#incoming?.installing) return;\n    this.#leader = undefined;\n    if (this.#isAlone())",
+    find: "if (!this.#mayCampaign() || this.#incoming?.installing) return;\n    this.#leader = undefined;\n    if (this.#isAlone())",
     replace: "if (this.#incoming?.installing) return;\n    this.#leader = undefined;\n    if (this.#isAlone())",
     source: "thesis §4.2.1",
   },
@@ -170,5 +170,12 @@ export default [
     replace:
       "    const untilMs = Math.max(...this.#configuration.voters.filter((member) => member !== this.#self).map((member) => promiseOf(member, this.#self, this.#progress.get(member)?.promisedUntilMs)));",
     source: "off by a quorum: harmless with three members, not with five",
+  },
+  {
+    name: "a leader that removed itself falls silent before anybody else can lead",
+    file: "consensus/raft/raft.ts",
+    find: "return index > this.#committed && isVoter(this.#configurations.at(index - 1).configuration, this.#self);",
+    replace: "return false;",
+    source: "thesis §4.2.2; ours: found by seed 1314 of the simulator",
   },
 ];

@@ -33,4 +33,28 @@ export default [
     world: "stack",
     source: "etcd client/v3/lease.go counts from the response",
   },
+  {
+    name: "a lease ends half a second early",
+    source: "a clock that is compared with the wrong end of the lease",
+    file: "replica/session-keeper.ts",
+    find: "else if (!kept.expiring && kept.deadlineMs <= nowMs && silent.length < expiriesMax) {",
+    replace: "else if (!kept.expiring && kept.deadlineMs - kept.ttlMs * 0.6 <= nowMs && silent.length < expiriesMax) {",
+    world: "stack",
+  },
+  {
+    name: "a keep-alive does not move the deadline",
+    source: "etcd 9888: a lease that is renewed and expires all the same",
+    file: "replica/session-keeper.ts",
+    find: "kept.deadlineMs = this.#platform.now() + kept.ttlMs;\n    return true;",
+    replace: "return true;",
+    world: "stack",
+  },
+  {
+    name: "a leader that slept expires everybody at once",
+    source: "etcd 15247: a paused leader revokes leases by its own late clock",
+    file: "replica/session-keeper.ts",
+    find: "const wasAsleep = nowMs > this.#dueMs + asleepMs;",
+    replace: "const wasAsleep = nowMs < 0;",
+    world: "stack",
+  },
 ];

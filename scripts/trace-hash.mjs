@@ -31,7 +31,9 @@ for (const [protocol, world] of runs) {
       node("dist/simulator/main.js", "--protocol", protocol, "--world", world, "--seeds", values.seeds, "--json"),
     );
     const { seeds, steps, traceHash } = worlds[world];
-    console.log(`${protocol}, ${world}: ${exact}: ${seeds} seeds, ${steps.toLocaleString("en-US")} steps, trace hash ${traceHash}`);
+    console.log(
+      `${protocol}, ${world}: ${exact}: ${seeds} seeds, ${steps.toLocaleString("en-US")} steps, trace hash ${traceHash}`,
+    );
     hashes.add(`${seeds} ${steps} ${traceHash}`);
   }
   if (hashes.size > 1) differs = true;

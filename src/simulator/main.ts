@@ -331,7 +331,14 @@ function cpuSeconds(): number {
 function noSums(): Sums {
   const counts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
   const none = { seeds: 0, steps: 0, virtualMs: 0, tookMs: 0, operations: 0, grants: 0 };
-  return { ...none, counts, branches: {}, traceHash: 0, fewestSteps: Number.MAX_SAFE_INTEGER, fewestLeaderChanges: Number.MAX_SAFE_INTEGER };
+  return {
+    ...none,
+    counts,
+    branches: {},
+    traceHash: 0,
+    fewestSteps: Number.MAX_SAFE_INTEGER,
+    fewestLeaderChanges: Number.MAX_SAFE_INTEGER,
+  };
 }
 
 function include(sums: Sums, one: RunReport, tookMs: number): void {
