@@ -223,11 +223,4 @@ export default [
     replace: "",
     source: "TOCS 2002 §5.3.2: the source may be faulty",
   },
-  {
-    name: "pbft: a timer that was early is forgotten",
-    file: core,
-    find: "        this.#timerMs = undefined;\n",
-    replace: "",
-    source: "ours: four idle replicas on a loaded machine, none of which woke again",
-  },
 ].map((mutant) => ({ ...mutant, protocol: "pbft", world: "core" }));

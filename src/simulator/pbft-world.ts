@@ -110,8 +110,9 @@ export class PbftWorld implements FaultTarget {
     this.#random = new Random(seed);
     const random = this.#random;
     const byzantine = seed % 2 === 1;
-    this.#replicas = random.chance(0.75) ? 4 : 7;
-    const faulty = byzantine ? random.integer(1, faultsTolerated(this.#replicas)) : 0;
+    this.#replicas = random.chance(byzantine ? 0.6 : 0.75) ? 4 : 7;
+    const most = faultsTolerated(this.#replicas);
+    const faulty = byzantine ? (random.chance(0.7) ? most : random.integer(1, most)) : 0;
     const clients = ["c0", "c1", "c2"];
     const numbers = Array.from({ length: this.#replicas }, (_, number) => number);
     this.#crypto = new SymbolicCrypto([...numbers, ...clients, "mallory"], random.fork());
