@@ -519,6 +519,18 @@ function payloadOf(ticket: number): Uint8Array {
   return Uint8Array.of(ticket & 255, (ticket >> 8) & 255, (ticket >> 16) & 255);
 }
 
+/** True clocks, any clocks, or what a lease fears most: one slow clock among fast ones. */
+function drawRates(
+  random: Random,
+  { voters, drift }: { readonly voters: readonly string[]; readonly drift: number },
+): (name: string) => number {
+  const slowest = random.pick(voters);
+  const kind = random.pick(["true", "any", "one slow"]);
+  if (kind === "true") return () => 1;
+  if (kind === "any") return () => 1 + random.between(-drift, drift);
+  return (name) => (name === slowest ? 1 - drift : 1 + drift);
+}
+
 /** The group that a seed stands for. */
 export function drawSetup(seed: number, protocol: SimulatedProtocol<unknown>): Setup {
   const random = new Random(seed);
@@ -526,10 +538,7 @@ export function drawSetup(seed: number, protocol: SimulatedProtocol<unknown>): S
   const spares = protocol.hasMembership ? new Operator(new Dice(seed).stream("operator")).spares(voters) : [];
   const limits = protocol.drawLimits(random, "core");
   const snapshotEvery = random.pick([5, 40, 1_000_000]);
-  const drift = protocol.clockDriftMax;
-  const clocks = [...voters, ...spares].map((name) => {
-    const rate = 1 + random.pick([0, -drift, drift, random.between(-drift, drift)]);
-    return [name, { offsetMs: random.between(0, 1e6), rate }] as const;
-  });
+  const rateOf = drawRates(random, { voters, drift: protocol.clockDriftMax });
+  const clocks = [...voters, ...spares].map((name) => [name, { offsetMs: random.between(0, 1e6), rate: rateOf(name) }] as const);
   return { voters, spares, limits, snapshotEvery, clocks: Object.fromEntries(clocks) };
 }

@@ -19,6 +19,7 @@ const kinds = [
   "clog",
   "swizzle",
   "isolate",
+  "sever",
   "partial",
   "break",
   "slow-disk",
@@ -103,6 +104,13 @@ export class FaultSchedule {
         return others.map((member) => ({ do: "clog", links: bothWays([[victim, member]]), forMs: forMs * this.#random.float() }));
       case "isolate":
         return [{ do: "cut", links: bothWays(others.map((member) => [member, victim] as const)), forMs }];
+      case "sever":
+        // As above, and the others are told at once: a router that rejects, a namespace that went. What trusts a broken
+        // connection to mean a dead process is wrong here.
+        return [
+          { do: "cut", links: bothWays(others.map((member) => [member, victim] as const)), forMs },
+          ...others.map((member) => ({ do: "break", from: member, to: victim }) as const),
+        ];
       case "partial":
         return [{ do: "cut", links: this.#partial(victim, others), forMs }];
       case "break":
