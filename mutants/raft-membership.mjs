@@ -108,6 +108,13 @@ export default [
     source: "thesis §4.2.1",
   },
   {
+    name: "a leader that removed itself and was deposed campaigns no more",
+    file: "consensus/raft/raft.ts",
+    find: "    return isVoter(this.#configurations.at(this.#committed).configuration, this.#self);",
+    replace: "    return false;",
+    source: "thesis §4.2.2; ours until seed 1314",
+  },
+  {
     name: "leadership goes to a follower that lags",
     file: "consensus/raft/raft.ts",
     find: "if (this.#progress.get(transfer.to)?.match !== this.#log.lastIndex) return;",
