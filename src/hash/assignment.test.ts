@@ -68,6 +68,12 @@ describe("the assignment of partitions", () => {
     }
   });
 
+  test("who holds the partition that the roundings leave over keeps it", () => {
+    const owners = ["n1", "n1", "n0", "n1", "n0"];
+    expect(assigned(owners, named(2))).toEqual(owners);
+    expect(assigned(["n2", "n2", "n1", "n0"], named(3))).toEqual(["n2", "n2", "n1", "n0"]);
+  });
+
   test("neighbouring partitions of a node that left go to different nodes", () => {
     const owners = assigned(assigned(nobody(100), named(5)), named(4));
     expect(Math.max(...counts(owners).values()) - Math.min(...counts(owners).values())).toBeLessThanOrEqual(1);
