@@ -198,8 +198,8 @@ export default [
   {
     name: "pbft: the reply table is not part of the state",
     file: "consensus/pbft/state.ts",
-    find: "if (part < replyPartCount) this.#replies[part] = decodeReplies(bytes);",
-    replace: "if (part < replyPartCount) decodeReplies(bytes);",
+    find: "if (part < this.#replies.length) this.#replies[part] = decodeReplies(bytes);",
+    replace: "if (part < this.#replies.length) decodeReplies(bytes);",
     source: "OSDI 1999 §4.3; dedup table outside the snapshot (CCF, NSDI 2025)",
   },
   {

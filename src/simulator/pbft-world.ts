@@ -292,6 +292,7 @@ export class PbftWorld implements FaultTarget {
       lanesMax: 2,
       batchesKeptMax: random.pick([2, 4]),
       resendMax: random.pick([4, 16]),
+      replyParts: 4,
       partsInFlightMax: random.pick([1, 4]),
     };
   }

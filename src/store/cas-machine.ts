@@ -44,7 +44,7 @@ const operationKinds = ["get", "compare-and-set", "range"] as const satisfies re
 const answerKinds = ["entry", "set", "range", "refused"] as const satisfies readonly CasAnswer["kind"][];
 
 /** Bytes of the entries of one range answer; what is beyond is left out. */
-const rangeBytesMax = 1_048_576;
+const rangeBytesMax = 131_072;
 
 /** Everything here is encoded in one go, so one writer serves. */
 const writer = new ByteWriter();

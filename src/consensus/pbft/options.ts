@@ -1,4 +1,4 @@
-/** The knobs of a PBFT replica. All replicas of a cluster need the same `checkpointEvery`, `windowLength` and limits. */
+/** The knobs of a PBFT replica. All replicas of a cluster need the same `checkpointEvery`, `windowLength`, `replyParts` and limits. */
 
 export interface PbftOptions {
   /** A checkpoint after so many sequences. 1-10_000. Default 64. Fewer costs digests, more costs memory. */
@@ -27,6 +27,8 @@ export interface PbftOptions {
   readonly batchesKeptMax: number;
   /** Sequences sent again in answer to one status. Default 16. */
   readonly resendMax: number;
+  /** Parts that hold the last replies; each is fetched as one message. The same on all replicas. Default 64. */
+  readonly replyParts: number;
   /** Parts of a checkpoint asked for at a time. Default 8. */
   readonly partsInFlightMax: number;
 }
@@ -45,5 +47,6 @@ export const pbftDefaults: PbftOptions = {
   lanesMax: 16,
   batchesKeptMax: 4,
   resendMax: 16,
+  replyParts: 64,
   partsInFlightMax: 8,
 };

@@ -151,7 +151,8 @@ export class Pbft {
     this.#others = Array.from({ length: replicas }, (_, replica) => replica).filter((replica) => replica !== self);
     this.#options = { ...pbftDefaults, ...options };
     this.#crypto = crypto;
-    this.#state = new CheckpointedState(service, (bytes) => crypto.digest(bytes));
+    const { replyParts } = this.#options;
+    this.#state = new CheckpointedState(service, { digest: (bytes) => crypto.digest(bytes), replyParts });
     this.#nullDigest = crypto.digest(encodeBatch([]));
     this.#pending = new PendingRequests(this.#options.pendingMax);
     this.#checkpoints = new CheckpointVotes(replicas, Math.ceil(this.#options.windowLength / this.#options.checkpointEvery) + 2);

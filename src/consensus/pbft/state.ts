@@ -42,36 +42,48 @@ export interface LastReply {
   readonly results: readonly Uint8Array[];
 }
 
-/** Fixed for all replicas: it decides where a reply lies. */
-export const replyPartCount = 4;
+/**
+ * Bytes of results after which the rest of a frame is not run: a frame's results are kept, sent and fetched as a whole. An
+ * operation that was not run has an empty result.
+ */
+const resultBytesMax = 262_144;
 
 /** Everything here is encoded in one go, so one writer serves. */
 const writer = new ByteWriter();
+const notRun = new Uint8Array(0);
 
 export class CheckpointedState {
   readonly #service: PbftService;
   readonly #digest: (bytes: Uint8Array) => Digest;
-  readonly #replies: Map<string, LastReply>[] = Array.from({ length: replyPartCount }, () => new Map());
+  readonly #replies: Map<string, LastReply>[];
   readonly #dirtyReplies = new Set<number>();
   #parts: CapturedPart[] | undefined;
 
-  constructor(service: PbftService, digest: (bytes: Uint8Array) => Digest) {
+  /** `replyParts`: into how many parts the reply table is spread. The same on all replicas. */
+  constructor(service: PbftService, options: { readonly digest: (bytes: Uint8Array) => Digest; readonly replyParts: number }) {
     this.#service = service;
-    this.#digest = digest;
+    this.#digest = options.digest;
+    this.#replies = Array.from({ length: options.replyParts }, () => new Map());
   }
 
   get partCount(): number {
-    return replyPartCount + this.#service.partCount;
+    return this.#replies.length + this.#service.partCount;
   }
 
   lastReply(lane: string): LastReply | undefined {
-    return this.#replies[replyPartOf(lane)]?.get(lane);
+    return this.#replies[this.#replyPartOf(lane)]?.get(lane);
   }
 
   /** Runs the operations and remembers their results as the lane's last. */
   execute(lane: string, timestamp: number, operations: readonly Uint8Array[]): readonly Uint8Array[] {
-    const results = operations.map((operation) => this.#service.execute(operation));
-    const part = replyPartOf(lane);
+    const results: Uint8Array[] = [];
+    let bytes = 0;
+    for (const operation of operations) {
+      const result = bytes < resultBytesMax ? this.#service.execute(operation) : notRun;
+      bytes += result.length;
+      results.push(result);
+    }
+    const part = this.#replyPartOf(lane);
     this.#replies[part]?.set(lane, { timestamp, results });
     this.#dirtyReplies.add(part);
     return results;
@@ -84,7 +96,7 @@ export class CheckpointedState {
     for (let part = 0; part < this.partCount; part++) {
       const clean =
         before !== undefined &&
-        (part < replyPartCount ? !this.#dirtyReplies.has(part) : !dirty.has(part - replyPartCount)) &&
+        (part < this.#replies.length ? !this.#dirtyReplies.has(part) : !dirty.has(part - this.#replies.length)) &&
         before[part];
       parts.push(clean || this.#seal(part));
     }
@@ -97,8 +109,8 @@ export class CheckpointedState {
   install(capture: Capture): void {
     assert(capture.parts.length === this.partCount, "a capture has every part");
     capture.parts.forEach(({ bytes }, part) => {
-      if (part < replyPartCount) this.#replies[part] = decodeReplies(bytes);
-      else this.#service.installPart(part - replyPartCount, bytes);
+      if (part < this.#replies.length) this.#replies[part] = decodeReplies(bytes);
+      else this.#service.installPart(part - this.#replies.length, bytes);
     });
     this.#service.takeDirty();
     this.#dirtyReplies.clear();
@@ -107,10 +119,17 @@ export class CheckpointedState {
 
   #seal(part: number): CapturedPart {
     const bytes =
-      part < replyPartCount
+      part < this.#replies.length
         ? encodeReplies(this.#replies[part] as Map<string, LastReply>)
-        : this.#service.encodePart(part - replyPartCount);
+        : this.#service.encodePart(part - this.#replies.length);
     return { digest: this.#digest(bytes), bytes };
+  }
+
+  /** FNV-1a: any fixed spread would do. */
+  #replyPartOf(lane: string): number {
+    let hash = 0x811c9dc5;
+    for (let at = 0; at < lane.length; at++) hash = Math.imul(hash ^ lane.charCodeAt(at), 0x01000193);
+    return (hash >>> 0) % this.#replies.length;
   }
 }
 
@@ -119,13 +138,6 @@ export function rootOf(parts: readonly { readonly digest: Digest }[], digest: (b
   writer.reset();
   for (const part of parts) writer.binaryString(part.digest);
   return digest(writer.finish());
-}
-
-/** FNV-1a: any fixed spread would do. */
-function replyPartOf(lane: string): number {
-  let hash = 0x811c9dc5;
-  for (let at = 0; at < lane.length; at++) hash = Math.imul(hash ^ lane.charCodeAt(at), 0x01000193);
-  return (hash >>> 0) % replyPartCount;
 }
 
 function encodeReplies(replies: ReadonlyMap<string, LastReply>): Uint8Array {

@@ -28,7 +28,7 @@ import {
 import type { CallOptions, CasEntry, CasStore, Key, KeyRange, Revision, Store, Value } from "../../store/store.ts";
 import { decodePbftMessage, encodePbftMessage } from "../../wire/pbft-messages.ts";
 import { type ClusterFile, checkClusterFile } from "./cluster-file.ts";
-import { clientClaim, encodePbftHello } from "./hello.ts";
+import { claimOf, encodePbftHello } from "./hello.ts";
 import { contextOf, type KeyFile, publicKeyDer, signingKey } from "./keys.ts";
 import { PeerLink } from "./peer-link.ts";
 import { Verifier } from "./verifier.ts";
@@ -114,7 +114,7 @@ class Connection implements PbftConnection {
             kind: "client",
             cluster,
             client: key.name,
-            signature: signer.sign(clientClaim(key.name, replica)),
+            signature: signer.sign(claimOf(key.name, replica)),
           }),
           onFrame: (frame) => this.#onFrame(frame),
         }),
@@ -206,7 +206,7 @@ class Connection implements PbftConnection {
         {
           nowMs: nodePlatform.now(),
           onResults: (results) => {
-            for (const [at, { resolve }] of batch.entries()) resolve(decodeCasAnswer(results[at] as Uint8Array));
+            for (const [at, { resolve }] of batch.entries()) resolve(answerIn(results[at]));
             this.#plan();
           },
         },
@@ -337,7 +337,15 @@ function bytesOf(value: Key | Value): Uint8Array {
   return typeof value === "string" ? utf8Encode(value) : value;
 }
 
+/** An empty result: the frame's answers had grown too long before this operation's turn, and it was not run. */
+function answerIn(result: Uint8Array | undefined): CasAnswer {
+  return result === undefined || result.length === 0 ? { kind: "refused" } : decodeCasAnswer(result);
+}
+
 function unexpected(answer: CasAnswer): Error {
+  if (answer.kind === "refused")
+    return conclaveError("TXN_TOO_LARGE", "The calls of one turn ask for too much at once; this one was not run.");
+
   return conclaveError("PROTOCOL", `The cluster agreed on an answer of kind "${answer.kind}", which does not fit the question.`);
 }
 

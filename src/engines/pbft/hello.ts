@@ -1,28 +1,29 @@
 /**
  * The first frame of every PBFT connection: which cluster, which version, and who claims to be calling.
  *
- * `["CPBF"][u8 version][cluster][u8 kind][varint replica | client name][signed nonce of a client]`
+ * `["CPBF"][u8 version][cluster][u8 kind][varint replica | client name][signature of the claim]`
  *
- * A replica's claim is believed by nobody: what it sends bears seals. A client's claim decides who is sent its replies, so
- * it is sealed; somebody who recorded an old hello could read replies along, as anybody could who taps the wire: the port
- * does not encrypt.
+ * The claim is sealed, so that a stranger can neither be sent a client's replies nor use up the answers that a replica's
+ * status is given. Somebody who taps the wire can repeat a hello, and read along anyway: the port does not encrypt. What
+ * counts in the protocol bears seals of its own.
  */
 import { ByteReader, ByteWriter } from "../../base/byte-codec.ts";
 import { conclaveError } from "../../base/errors.ts";
 
 export type PbftHello =
-  | { readonly kind: "replica"; readonly cluster: string; readonly replica: number }
+  | { readonly kind: "replica"; readonly cluster: string; readonly replica: number; readonly signature: Uint8Array }
   | { readonly kind: "client"; readonly cluster: string; readonly client: string; readonly signature: Uint8Array };
 
 const magic = 0x46425043;
 const version = 1;
 
-/** What a client signs to say who it is, to one replica. */
-export function clientClaim(client: string, replica: number): Uint8Array {
+/** What a caller signs to say who it is, to one replica. */
+export function claimOf(caller: number | string, replica: number): Uint8Array {
   const writer = new ByteWriter();
   // 255 is no statement's kind, so a claim can never pass for one.
   writer.u8(255);
-  writer.utf8(client);
+  writer.u8(typeof caller === "number" ? 0 : 1);
+  writer.utf8(String(caller));
   writer.varint(replica);
   return writer.finish();
 }
@@ -38,8 +39,8 @@ export function encodePbftHello(hello: PbftHello): Uint8Array {
   } else {
     writer.u8(1);
     writer.utf8(hello.client);
-    writer.bytes(hello.signature);
   }
+  writer.bytes(hello.signature);
   return writer.finish();
 }
 
@@ -53,6 +54,6 @@ export function decodePbftHello(frame: Uint8Array, cluster: string): PbftHello {
   const named = reader.utf8();
   if (named !== cluster)
     throw conclaveError("WRONG_CLUSTER", `The peer belongs to the cluster "${named}", this replica to "${cluster}".`);
-  if (reader.u8() === 0) return { kind: "replica", cluster, replica: reader.varint() };
+  if (reader.u8() === 0) return { kind: "replica", cluster, replica: reader.varint(), signature: reader.bytes() };
   return { kind: "client", cluster, client: reader.utf8(), signature: reader.bytes() };
 }

@@ -14,7 +14,7 @@ import { connect as openFrontDoor } from "../../index.ts";
 import { encodePbftMessage } from "../../wire/pbft-messages.ts";
 import type { ClusterFile } from "./cluster-file.ts";
 import { connectPbft, type PbftConnection } from "./connect-pbft.ts";
-import { encodePbftHello } from "./hello.ts";
+import { claimOf, encodePbftHello } from "./hello.ts";
 import { generateKey, type KeyFile, signingKey } from "./keys.ts";
 import { type PbftServer, servePbft } from "./serve-pbft.ts";
 
@@ -161,7 +161,12 @@ test("garbage, strangers, forged seals and another cluster's letters are dropped
   const store = connect().cas();
   await store.compareAndSet({ key: "x", expected: null, value: "1" });
   const { address } = clusterFile.replicas[0] as { address: string };
-  const hello = encodePbftHello({ kind: "replica", cluster: "bank", replica: 1 });
+  const hello = encodePbftHello({
+    kind: "replica",
+    cluster: "bank",
+    replica: 1,
+    signature: signingKey(keys.get("b") as KeyFile, "bank").sign(claimOf(1, 0)),
+  });
   const writer = new ByteWriter();
   const vote = (signature: Uint8Array): Uint8Array => {
     const statement = { kind: "prepare", replica: 1, view: 0, sequence: 2, digest: "d".repeat(32) } as const;
@@ -176,7 +181,7 @@ test("garbage, strangers, forged seals and another cluster's letters are dropped
   );
   const good = vote(forged);
   await sendRaw(address, [Uint8Array.of(1, 2, 3)]);
-  await sendRaw(address, [encodePbftHello({ kind: "replica", cluster: "other", replica: 1 })]);
+  await sendRaw(address, [encodePbftHello({ kind: "replica", cluster: "other", replica: 1, signature: new Uint8Array(64) })]);
   await sendRaw(address, [encodePbftHello({ kind: "client", cluster: "bank", client: "teller", signature: new Uint8Array(64) })]);
   await sendRaw(address, [hello, vote(forged), vote(elsewhere), vote(new Uint8Array(3)), vote(forged)]);
   for (let cut = 1; cut < good.length; cut += 7) await sendRaw(address, [hello, good.subarray(0, cut)]);

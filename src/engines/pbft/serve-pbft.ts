@@ -11,24 +11,24 @@
  */
 import { createHash } from "node:crypto";
 import { ByteWriter } from "../../base/byte-codec.ts";
-import { conclaveError, hasCode } from "../../base/errors.ts";
+import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Connection, ConnectionHandler, Timer } from "../../base/ports.ts";
 import type { PbftInput, PbftOutput } from "../../consensus/pbft/core.ts";
-import { sealsOf } from "../../consensus/pbft/gate.ts";
 import type { PbftMessage } from "../../consensus/pbft/messages.ts";
 import type { PbftOptions } from "../../consensus/pbft/options.ts";
 import { Pbft } from "../../consensus/pbft/pbft.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
 import { CasMachine } from "../../store/cas-machine.ts";
 import type { MemberStatus } from "../../wire/member-status.ts";
-import { decodePbftMessage, encodePbftMessage } from "../../wire/pbft-messages.ts";
+import { encodePbftMessage } from "../../wire/pbft-messages.ts";
 import { lockDirectory } from "../embedded/directory-lock.ts";
 import { listen } from "../embedded/listener.ts";
 import { NodeDisk } from "../embedded/node-disk.ts";
+import { Admission } from "./admission.ts";
 import { CellStore } from "./cell-store.ts";
 import { type ClusterFile, checkClusterFile } from "./cluster-file.ts";
-import { clientClaim, decodePbftHello, encodePbftHello, type PbftHello } from "./hello.ts";
+import { claimOf, encodePbftHello } from "./hello.ts";
 import { contextOf, type KeyFile, publicKeyDer, signingKey } from "./keys.ts";
 import { PeerLink } from "./peer-link.ts";
 import { Verifier } from "./verifier.ts";
@@ -73,8 +73,6 @@ type Letter = Extract<PbftOutput, { kind: "send" }>;
 
 /** Parts of the replicated state: a fetched part is one message, so a part must stay far below a frame. */
 const buckets = 256;
-/** Messages of one connection that wait for their verdict. */
-const unverifiedMax = 2_048;
 /** Connections that are sent one client's replies; the oldest goes. */
 const clientConnectionsMax = 8;
 
@@ -245,82 +243,45 @@ class PbftHost implements PbftServer {
     this.#store = store;
     for (const [number, { address }] of replicas.entries()) {
       if (number === this.#self) continue;
-      const hello = encodePbftHello({ kind: "replica", cluster, replica: this.#self });
+      const signature = signer.sign(claimOf(this.#self, number));
+      const hello = encodePbftHello({ kind: "replica", cluster, replica: this.#self, signature });
       this.#links.set(number, new PeerLink({ address, hello, onFrame: () => undefined }));
     }
-    accept = (connection) => this.#accept(connection);
+    accept = () => this.#accept();
     this.#route(this.#core.start(recovered));
   }
 
   // ---------------------------------------------------------------------------------------------- frames
 
-  #accept(connection: Connection): ConnectionHandler {
-    let hello: PbftHello | undefined;
-    let unverified = 0;
-    return {
-      onFrame: (_, frame) => {
-        try {
-          if (hello === undefined) {
-            hello = decodePbftHello(frame, this.#options.clusterFile.cluster);
-            this.#onHello(connection, hello);
-            return;
-          }
-          const message = decodePbftMessage(frame);
-          if (unverified >= unverifiedMax) {
-            this.#dropped.flood++;
-            return;
-          }
-          unverified++;
-          const from = hello.kind === "replica" ? hello.replica : hello.client;
-          this.#verifier.verify(sealsOf(message), (isTrue) => {
-            unverified--;
-            if (isTrue) this.#onMessage(from, message);
-            else this.#dropped.unsealed++;
-          });
-        } catch (error) {
-          if (!hasCode(error, "PROTOCOL") && !hasCode(error, "WRONG_CLUSTER") && !hasCode(error, "WRONG_PROTOCOL")) throw error;
-          this.#dropped.unreadable++;
-          const { code, message } = error;
-          this.#options.onEvent?.({
-            kind: "connection.refused",
-            member: this.#name,
-            remote: connection.remote,
-            code,
-            why: message,
-          });
-          connection.close();
-        }
+  #accept(): ConnectionHandler {
+    return new Admission({
+      cluster: this.#options.clusterFile.cluster,
+      self: this.#self,
+      verifier: this.#verifier,
+      dropped: this.#dropped,
+      onProven: (hello, connection) => {
+        if (hello.kind === "client") this.#welcome(hello.client, connection);
       },
-      onClose: () => {
-        if (hello?.kind === "client") this.#forget(hello.client, connection);
+      onMessage: (from, message) => this.#feed({ kind: "message", nowMs: nodePlatform.now(), from, message }),
+      onRefused: ({ remote }, { code, message: why }) =>
+        this.#options.onEvent?.({ kind: "connection.refused", member: this.#name, remote, code, why }),
+      onGone: (hello, connection) => {
+        if (hello.kind === "client") this.#forget(hello.client, connection);
       },
-    };
+    });
   }
 
-  #onHello(connection: Connection, hello: PbftHello): void {
-    if (hello.kind === "replica") return;
-    const seal = { by: hello.client, bytes: clientClaim(hello.client, this.#self), signature: hello.signature };
-    this.#verifier.verify([seal], (isTrue) => {
-      if (!isTrue) {
-        this.#dropped.unsealed++;
-        connection.close();
-        return;
-      }
-      const connections = this.#clients.get(hello.client) ?? [];
-      connections.push(connection);
-      if (connections.length > clientConnectionsMax) connections.shift()?.close();
-      this.#clients.set(hello.client, connections);
-    });
+  #welcome(client: string, connection: Connection): void {
+    const connections = this.#clients.get(client) ?? [];
+    connections.push(connection);
+    if (connections.length > clientConnectionsMax) connections.shift()?.close();
+    this.#clients.set(client, connections);
   }
 
   #forget(client: string, connection: Connection): void {
     const left = (this.#clients.get(client) ?? []).filter((known) => known !== connection);
     if (left.length === 0) this.#clients.delete(client);
     else this.#clients.set(client, left);
-  }
-
-  #onMessage(from: number | string, message: PbftMessage): void {
-    this.#feed({ kind: "message", nowMs: nodePlatform.now(), from, message });
   }
 
   // ---------------------------------------------------------------------------------------------- the core
