@@ -196,4 +196,20 @@ export default [
     ],
     source: "Paxos Made Simple §2.2: different proposals have different numbers",
   },
+  {
+    name: "paxos: the chosen index on the disk runs ahead of the values",
+    protocol,
+    file,
+    find: "values: { chosen: String(this.#chosen) }",
+    replace: "values: { chosen: String(this.#chosen + 1) }",
+    source: "a commit index that is trusted after a restart (openraft 1802: committed beyond what a quorum has)",
+  },
+  {
+    name: "paxos: delivers while a snapshot is being installed",
+    protocol,
+    file,
+    find: "if (chosen <= this.#chosen || this.#incoming?.installing) return;",
+    replace: "if (chosen <= this.#chosen) return;",
+    source: "an installation that is not atomic with the log (willemt/raft, SandTable)",
+  },
 ];
