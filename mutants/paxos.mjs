@@ -202,7 +202,7 @@ export default [
     file,
     find: "values: { chosen: String(this.#chosen) }",
     replace: "values: { chosen: String(this.#chosen + 1) }",
-    source: "a commit index that is trusted after a restart (openraft 1802: committed beyond what a quorum has)",
+    source: "a commit index that is trusted after a restart although its values are not there",
   },
   {
     name: "paxos: delivers while a snapshot is being installed",
@@ -210,6 +210,6 @@ export default [
     file,
     find: "if (chosen <= this.#chosen || this.#incoming?.installing) return;",
     replace: "if (chosen <= this.#chosen) return;",
-    source: "an installation that is not atomic with the log (willemt/raft, SandTable)",
+    source: "Paxos Made Live §5.6: a snapshot and the log must agree at every moment",
   },
 ];
