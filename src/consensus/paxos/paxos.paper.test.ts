@@ -209,6 +209,24 @@ test("half a report is no promise: the page that is missing may hold what was ch
   expect(bench.core.probe().acceptedAt(2)?.term).toBe(ballotB);
 });
 
+test("a take-over that gets its pages is not begun anew when one is lost: the same ballot asks for the same page again", () => {
+  const bench = new Bench();
+  bench.wait(250);
+  const ballot = bench.sent("prepare")[0]?.message.ballot as number;
+  bench.hear("b", { kind: "promise", ballot, dryRun: true, from: 1, next: 0, chosen: 0, entries: [] });
+  bench.sync();
+  bench.hear("b", { kind: "promise", ballot, dryRun: false, from: 1, next: 2, chosen: 0, entries: [value(1, ballotA)] });
+  bench.sent("prepare");
+  bench.wait(250);
+  expect(bench.sent("prepare").map(({ to, message }) => [to, message.ballot, message.from, message.dryRun])).toEqual([
+    ["b", ballot, 2, false],
+    ["c", ballot, 1, false],
+  ]);
+  // Nothing more came: from the beginning.
+  bench.wait(250);
+  expect(bench.sent("prepare")[0]?.message).toMatchObject({ dryRun: true, from: 1 });
+});
+
 test("the candidate's own promise counts once it is on its disk", () => {
   const bench = new Bench();
   bench.wait(250);

@@ -315,6 +315,11 @@ export class Paxos implements Core<PaxosMessage> {
     const isHurried = this.#lostLink !== undefined && this.#nowMs < this.#lostLink.atMs + this.#options.electionTimeoutMs;
     this.#electionDeadlineMs = this.#randomDeadline(isHurried ? this.#options.linkLossDelayMs : this.#options.electionTimeoutMs);
     if (this.#position < 0 || this.#incoming?.installing) return;
+    if (this.#campaign?.phase === "real" && this.#campaign.takeOver.takeProgress()) {
+      // Reports of many pages come in, and one was lost or is late: to begin anew would be to begin anew for ever.
+      this.#askOn(this.#campaign.takeOver);
+      return;
+    }
     this.#leader = undefined;
     const ballot = nextBallot(Math.max(this.#promised, this.#highest), this.#position, this.#members.length);
     if (this.#members.length === 1) {
@@ -338,6 +343,14 @@ export class Paxos implements Core<PaxosMessage> {
   #prepare(question: { readonly ballot: Ballot; readonly dryRun: boolean }): void {
     for (const member of this.#members) {
       if (member !== this.#self) this.#send(member, { kind: "prepare", ...question, from: this.#chosen + 1 }, "control");
+    }
+  }
+
+  #askOn(takeOver: TakeOver): void {
+    const { ballot } = takeOver;
+    for (const member of this.#members) {
+      if (member === this.#self || takeOver.promised.has(member)) continue;
+      this.#send(member, { kind: "prepare", ballot, dryRun: false, from: takeOver.nextOf(member) }, "control");
     }
   }
 
@@ -373,8 +386,9 @@ export class Paxos implements Core<PaxosMessage> {
     if (!isAgain) {
       this.#promise(ballot);
       this.#becomeFollower(undefined);
-      this.#electionDeadlineMs = this.#randomDeadline(this.#options.electionTimeoutMs);
     }
+    // Whoever helps another to take over gives it the time for it.
+    if (this.#role === "follower") this.#electionDeadlineMs = this.#randomDeadline(this.#options.electionTimeoutMs);
     const { entries, next } = this.#log.page(first, this.#log.last, this.#options.messageBytesMax);
     // The promise and what it tells are on disk before the reply leaves (PMMC, A1; "Paxos Made Simple" §2.5).
     const reply = { kind: "promise", ballot, dryRun, from: first, next, chosen: this.#chosen, entries } as const;
@@ -387,6 +401,8 @@ export class Paxos implements Core<PaxosMessage> {
     if (campaign.phase === "dry") {
       if (!letter.dryRun || letter.ballot !== campaign.ballot) return;
       campaign.willing.add(from);
+      // What is chosen is learned on the side: then the take-over has less to ask for, now or at the next attempt.
+      if (letter.chosen > this.#chosen) this.#maybeAsk(from);
       if (this.#isMajority(campaign.willing.size)) this.#campaignForReal(campaign.ballot);
       return;
     }

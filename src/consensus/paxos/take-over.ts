@@ -31,6 +31,7 @@ export class TakeOver {
   readonly #known = new Map<Index, LogEntry>();
   #chosen: Index;
   #last: Index;
+  #hasProgressed = false;
 
   constructor(ballot: Ballot, from: Index) {
     this.ballot = ballot;
@@ -54,9 +55,17 @@ export class TakeOver {
     return this.#open.get(member)?.next ?? this.from;
   }
 
+  /** Whether a page came since this was asked last. */
+  takeProgress(): boolean {
+    const progressed = this.#hasProgressed;
+    this.#hasProgressed = false;
+    return progressed;
+  }
+
   /** Takes a page. Answers whether it is the one that was due; pages that come twice or late are ignored. */
   report(member: MemberId, report: Report): boolean {
     if (this.promised.has(member) || report.from !== this.nextOf(member)) return false;
+    this.#hasProgressed = true;
     // What was chosen when the first page was written: of a slot that was learned between two pages, an earlier page may
     // name a value that was not.
     const chosen = this.#open.get(member)?.chosen ?? report.chosen;
