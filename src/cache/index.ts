@@ -18,5 +18,6 @@ export {
 } from "../cache-core/options.ts";
 export { type CreateCacheOptions, createCache } from "./create-cache.ts";
 export { type RedisClient, type RedisL2Options, redisL2 } from "./redis-l2.ts";
+export { type L2Node, type ShardedL2Options, shardedL2 } from "./sharded-l2.ts";
 export { type Invalidatable, type SqlClient, SqlOutbox, type SqlOutboxOptions, type SqlPool } from "./sql-outbox.ts";
 export { textCodec } from "./text-codec.ts";
