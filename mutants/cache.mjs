@@ -45,8 +45,8 @@ export default [
   {
     name: "the bound is not enforced on hits",
     file: "cache-core/shelf.ts",
-    find: "if (nowMs >= entry.freshUntilMs || nowMs > this.#follower.trustedUntilMs) return false;",
-    replace: "if (nowMs >= entry.freshUntilMs) return false;",
+    find: "if (nowMs > this.#follower.trustedUntilMs) return false;",
+    replace: "",
     source: "Redisson's default on reconnection: NONE",
   },
   {

@@ -18,6 +18,11 @@ export interface CacheEntry<V> {
   since: number;
   /** The history's count at which it was last found valid. */
   changes: number;
+  /**
+   * `freshUntilMs` in whole ticks, rounded down: a small integer, which an engine keeps in the object itself, where a fraction
+   * is one more look into memory. Before this tick it is fresh; from it on `freshUntilMs` is asked.
+   */
+  readonly freshTick: number;
   /** Monotonic moments of this process. */
   readonly loadedMs: number;
   readonly freshUntilMs: number;
@@ -48,6 +53,9 @@ export interface EntryParts<V> {
 }
 
 const noTags: readonly number[] = [];
+export const tickMs = 8;
+/** Later ticks than this (200 days of uptime) are no small integers: the exact time is asked. */
+const tickMax = 2 ** 31 - 1;
 /** The lot is drawn only where it wins more often than once in e^10. */
 const earlyWindow = 10;
 
@@ -65,6 +73,7 @@ export function makeEntry<V>(parts: EntryParts<V>): CacheEntry<V> {
     stamp,
     since: stamp,
     changes: -1,
+    freshTick: Math.min(Math.floor(freshUntilMs / tickMs), tickMax),
     loadedMs: nowMs,
     freshUntilMs,
     keepUntilMs: freshUntilMs + graceMs,

@@ -5,7 +5,7 @@
  * Invalidations are not carried to the entries; entries are checked against the history when they are asked for, and only
  * when the history has changed since. So a tag on a million entries is invalidated in one step, and a hit compares two numbers.
  */
-import type { CacheEntry } from "./cache-entry.ts";
+import { type CacheEntry, tickMs } from "./cache-entry.ts";
 import type { Follower } from "./follower.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
 import type { L1Store } from "./map-l1.ts";
@@ -26,6 +26,7 @@ export class Shelf<V> {
   readonly #follower: Pick<Follower, "trustedUntilMs" | "proofMs">;
   readonly #metrics: CacheMetrics;
   readonly #weigh: ((value: V) => number) | undefined;
+  #meteredMs = 0;
 
   constructor({ l1, history, follower, metrics, weigh }: ShelfParts<V>) {
     this.#l1 = l1;
@@ -42,9 +43,9 @@ export class Shelf<V> {
 
   /** The hit path: fresh, valid, and known to be. */
   isServable(entry: CacheEntry<V>, nowMs: number): boolean {
-    if (nowMs >= entry.freshUntilMs || nowMs > this.#follower.trustedUntilMs) return false;
-    const ageMs = nowMs - this.#follower.proofMs;
-    if (ageMs > this.#metrics.proofAgeMsMax) this.#metrics.proofAgeMsMax = ageMs;
+    if (nowMs >= entry.freshTick * tickMs && nowMs >= entry.freshUntilMs) return false;
+    if (nowMs > this.#follower.trustedUntilMs) return false;
+    if (nowMs !== this.#meteredMs) this.#meter(nowMs);
     return entry.changes === this.#history.changes || this.#revalidate(entry);
   }
 
@@ -96,6 +97,13 @@ export class Shelf<V> {
 
   peek(key: string): CacheEntry<V> | undefined {
     return this.#l1.peek(key);
+  }
+
+  /** Reads of one look at the clock have one age. */
+  #meter(nowMs: number): void {
+    this.#meteredMs = nowMs;
+    const ageMs = nowMs - this.#follower.proofMs;
+    if (ageMs > this.#metrics.proofAgeMsMax) this.#metrics.proofAgeMsMax = ageMs;
   }
 
   #revalidate(entry: CacheEntry<V>): boolean {
