@@ -3,16 +3,18 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect as connectTcp, createServer, type Socket, type Server as TcpServer } from "node:net";
+import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createClient } from "@redis/client";
+import { conclaveError } from "../src/base/errors.ts";
 import { type CreateCacheOptions, createCache } from "../src/cache/create-cache.ts";
 import { type RedisClient, redisL2 } from "../src/cache/redis-l2.ts";
 import type { Cache } from "../src/cache-core/cache.ts";
 import { freePorts } from "../src/cli/free-ports.ts";
 import { type Server, serve } from "../src/engines/embedded/serve.ts";
 import { type Conclave, connect } from "../src/index.ts";
+import type { Store } from "../src/store/store.ts";
 
 export interface PeerCache {
   get(key: string, load: () => Promise<unknown>, options?: { readonly tags?: readonly string[] }): Promise<unknown>;
@@ -59,63 +61,37 @@ function canConnect(port: number): Promise<boolean> {
   });
 }
 
-/** Connections through it are cut, and stay cut while `isCut`. */
-export class CuttableLine {
-  readonly port: number;
-  readonly #server: TcpServer;
-  readonly #sockets: Set<Socket>;
-  #isCut = false;
+/**
+ * A store whose messages can be lost, both ways: what is told meanwhile never comes, not even late, and calls get no answer.
+ * (A line that is cut would not do: a client that knows the cluster comes back by another way.)
+ */
+export class LossyStores {
+  isLost = false;
+  readonly #engine: { store(namespace: string): Store };
 
-  static async to(targetPort: number): Promise<CuttableLine> {
-    const sockets = new Set<Socket>();
-    let line: CuttableLine | undefined;
-    const server = createServer((near) => {
-      if (line?.isCut === true) {
-        near.destroy();
-        return;
-      }
-      const far = connectTcp(targetPort, "127.0.0.1");
-      for (const [from, to] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        sockets.add(from);
-        from.setNoDelay(true);
-        from.pipe(to);
-        from.on("error", () => to.destroy());
-        from.on("close", () => {
-          sockets.delete(from);
-          to.destroy();
-        });
-      }
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    line = new CuttableLine(server, sockets);
-    return line;
+  constructor(engine: { store(namespace: string): Store }) {
+    this.#engine = engine;
   }
 
-  private constructor(server: TcpServer, sockets: Set<Socket>) {
-    this.#server = server;
-    this.#sockets = sockets;
-    this.port = (server.address() as { port: number }).port;
-  }
-
-  get isCut(): boolean {
-    return this.#isCut;
-  }
-
-  cut(): void {
-    this.#isCut = true;
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  mend(): void {
-    this.#isCut = false;
-  }
-
-  async close(): Promise<void> {
-    this.cut();
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  store(namespace: string): Store {
+    const inner = this.#engine.store(namespace);
+    const stores = this;
+    return {
+      namespace,
+      caps: inner.caps,
+      platform: inner.platform,
+      session: (options) => inner.session(options),
+      sharedSession: (options) => inner.sharedSession(options),
+      async txn(txn, options = {}) {
+        if (!stores.isLost) return inner.txn(txn, options);
+        const { timeoutMs = 10_000 } = options;
+        await new Promise((resolve) => setTimeout(resolve, timeoutMs));
+        throw conclaveError("TIMEOUT", `No answer within ${timeoutMs} ms.`);
+      },
+      async *watch(range, options) {
+        for await (const batch of inner.watch(range, options)) if (!stores.isLost) yield batch;
+      },
+    };
   }
 }
 
@@ -123,7 +99,7 @@ export interface OurNode {
   readonly cache: Cache<unknown>;
   readonly conclave: Conclave;
   /** Between the node and the member that carries the invalidations. */
-  readonly line: CuttableLine;
+  readonly stores: LossyStores;
   /** Delays this node's reads of L2. */
   slowL2(ms: number): void;
 }
@@ -146,8 +122,8 @@ export async function ourNodes(
   const nodes: OurNode[] = [];
   const closers: (() => Promise<unknown>)[] = [];
   for (let number = 0; number < count; number++) {
-    const line = await CuttableLine.to(port);
-    const conclave = await connect(`conclave://127.0.0.1:${line.port}`);
+    const conclave = await connect(`conclave://127.0.0.1:${port}`);
+    const stores = new LossyStores(conclave.engine);
     let delayMs = 0;
     const more: CreateCacheOptions<unknown> = {};
     if (redisPort !== undefined) {
@@ -171,12 +147,12 @@ export async function ourNodes(
         }),
       });
     }
-    const cache = createCache<unknown>(conclave, "bench", { ...more, ...options });
+    const cache = createCache<unknown>(stores, "bench", { ...more, ...options });
     await cache.ready();
     nodes.push({
       cache,
       conclave,
-      line,
+      stores,
       slowL2: (ms) => {
         delayMs = ms;
       },
@@ -184,7 +160,6 @@ export async function ourNodes(
     closers.push(
       () => cache.close(),
       () => conclave.close(),
-      () => line.close(),
     );
   }
   return {

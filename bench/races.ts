@@ -279,10 +279,12 @@ function ourSubject(): Subject {
     return {
       one: asPeer(first),
       two: asPeer(second),
-      // Longer than the peers' bus is away: it stays away while the other node deletes.
+      // What is told meanwhile is lost, as the peers' message is.
       cutBus: async () => {
-        second.line.cut();
-        return async () => second.line.mend();
+        second.stores.isLost = true;
+        return async () => {
+          second.stores.isLost = false;
+        };
       },
       rememberL2,
       close: () => cluster.close(),

@@ -147,7 +147,9 @@ export class Filler<V> {
       if (leftMs <= 0) return { kind: "load", lease, previous };
       metrics.leasesAwaited++;
       plan.onParked?.();
-      await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs: leftMs });
+      // In short waits: the news that it is free may be lost.
+      const timeoutMs = Math.min(leftMs, this.#parts.options.l2TimeoutMs);
+      await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs });
       if (platform.now() >= giveUpMs) return { kind: "load", lease, previous };
     }
   }

@@ -7,7 +7,7 @@
  *   1. read every counter and the head in one transaction        proof, as of its sending
  *   2. watch the counters from the next revision                 the engine resumes; a gap is a resync
  *   3. every so often ask for the head alone: once the watch has told that revision, that is a proof, as of the sending
- *   4. no proof for too long, or another store stands there: again from 1
+ *   4. no proof for `maxStaleMs`, a watch that fell silent, or another store: again from 1
  *
  * So `trustedUntilMs` needs no event to pass: a process that slept finds it behind its clock in the first line it runs.
  */
@@ -160,7 +160,7 @@ export class Follower {
       this.epoch = epoch;
       this.#learnState(results[1]?.kind === "range" ? results[1].entries : [], revision);
       this.#asked = [];
-      this.#prove(sentMs);
+      this.#prove(sentMs, true);
       onResync(history.revision, why);
       return;
     }
@@ -227,8 +227,16 @@ export class Follower {
     for (const waiter of [...this.#waiters]) if (this.#hasReached(waiter.token)) waiter.wake();
   }
 
-  #prove(sentMs: number): void {
+  /**
+   * A proof by the stream continues an unbroken line of proofs. Where the line was broken, what was told meanwhile may be lost
+   * as well, and only the whole state is a proof.
+   */
+  #prove(sentMs: number, isWhole = false): void {
     if (sentMs <= this.proofMs) return;
+    if (!isWhole && this.#options.platform.now() > this.trustedUntilMs) {
+      this.#present?.abort("the line of proofs was broken");
+      return;
+    }
     this.proofMs = sentMs;
     this.trustedUntilMs = sentMs + this.#options.maxStaleMs;
     for (const waiter of [...this.#waiters]) if (this.#hasReached(waiter.token)) waiter.wake();
