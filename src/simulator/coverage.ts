@@ -35,7 +35,19 @@ const stack = [
   "a client sleeps longer than its lease",
 ] as const;
 
-export type Branch = (typeof core)[number] | (typeof membership)[number] | (typeof stack)[number];
+const pbft = [
+  "a correct replica restarts with votes on its disk",
+  "a replica that says two things is caught",
+  "a false seal is dropped at the gate",
+  "a proof that proves nothing is refused",
+  "a new view is refused",
+  "a new view proposes again what was prepared",
+  "a new view fills a gap with the null request",
+  "a batch is fetched after a new view",
+  "a state is fetched from others",
+] as const;
+
+export type Branch = (typeof core)[number] | (typeof membership)[number] | (typeof stack)[number] | (typeof pbft)[number];
 
 /** So many seeds are enough to reach every branch of the list. */
 export const coverageSeeds = 400;
@@ -59,5 +71,6 @@ export function branchesOf(protocol: string, world: WorldName): readonly Branch[
   if (world === "core" && protocol === "raft") return [...core, ...membership];
   if (world === "core" && protocol === "paxos") return core.filter((branch) => !onlyWithTerms.includes(branch));
   if (world === "core" && protocol === "zab") return core;
+  if (world === "core" && protocol === "pbft") return pbft;
   return world === "stack" ? stack : [];
 }

@@ -32,6 +32,7 @@ import { laneOf } from "../consensus/pbft/pending-requests.ts";
 import { quorumOf } from "../consensus/pbft/quorum.ts";
 import { encodeStatement } from "../consensus/pbft/statements.ts";
 import { planNewView } from "../consensus/pbft/view-change.ts";
+import { Coverage } from "./coverage.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
 
 export interface PbftCounts {
@@ -93,6 +94,7 @@ export class PbftChecker {
     refused: 0,
     restarts: 0,
   };
+  readonly coverage = new Coverage();
   readonly #quorum: number;
   readonly #faulty: number;
   readonly #windowLength: number;
@@ -137,7 +139,10 @@ export class PbftChecker {
   onStart(replica: ReplicaNumber, recovered: PbftRecovered, outputs: readonly PbftOutput[], core: Pbft): void {
     const known = this.#ghosts.get(replica);
     const ghost: Ghost = known ?? { replica, said: new Map(), commits: new Map(), left: 0, executed: 0, stable: 0 };
-    if (known !== undefined) this.counts.restarts++;
+    if (known !== undefined) {
+      this.counts.restarts++;
+      if (recovered.cells.size > 0) this.coverage.hit("a correct replica restarts with votes on its disk");
+    }
     this.#ghosts.set(replica, ghost);
     ghost.executed = recovered.snapshot?.sequence ?? 0;
     ghost.stable = ghost.executed;
@@ -149,6 +154,7 @@ export class PbftChecker {
     this.#onOutputs(ghost, outputs, core);
     if (core.stable < ghost.stable) fail("WatermarkMonotonic", `replica ${replica} fell from ${ghost.stable} to ${core.stable}`);
     ghost.stable = core.stable;
+    if (input.kind === "message" && input.message.kind === "batch") this.coverage.hit("a batch is fetched after a new view");
     if (input.kind === "message" && input.message.kind === "new-view" && entered(outputs, input.message.newView.statement.view))
       this.#onNewViewAccepted(replica, input.message.newView.statement);
   }
@@ -304,18 +310,22 @@ export class PbftChecker {
         break;
       case "new-view-rejected":
         counts.newViewsRejected++;
+        this.coverage.hit("a new view is refused");
         break;
       case "transfer-started":
         break;
       case "transfer-done":
         counts.transfers++;
+        this.coverage.hit("a state is fetched from others");
         ghost.executed = notice.sequence;
         break;
       case "equivocation":
         counts.equivocations++;
+        this.coverage.hit("a replica that says two things is caught");
         break;
       case "refused":
         counts.refused++;
+        this.coverage.hit("a proof that proves nothing is refused");
         break;
       case "stable":
         this.#onStable(ghost, notice.sequence, notice.digest);
@@ -455,6 +465,10 @@ export class PbftChecker {
       viewChanges.map(({ statement }) => statement),
       this.#nullDigest,
     );
+    for (const { statement } of proposals) {
+      const isNull = statement.digest === this.#nullDigest;
+      this.coverage.hit(isNull ? "a new view fills a gap with the null request" : "a new view proposes again what was prepared");
+    }
     const proposed = new Map(proposals.map(({ statement }) => [statement.sequence, statement.digest]));
     for (let sequence = stable + 1; sequence <= this.#highest; sequence++) {
       const agreed = this.#agreed.get(sequence);

@@ -21,6 +21,7 @@ import { type CasAnswer, CasMachine, decodeCasAnswer, encodeCasOperation } from 
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
 import { decodePbftMessage, encodePbftMessage } from "../wire/pbft-messages.ts";
+import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
@@ -40,6 +41,7 @@ export interface PbftWorldReport {
   readonly traceHash: number;
   readonly answers: number;
   readonly counts: PbftCounts;
+  readonly coverage: Coverage;
 }
 
 interface Letter {
@@ -178,6 +180,7 @@ export class PbftWorld implements FaultTarget {
       traceHash: this.#trace >>> 0,
       answers: this.#clients.reduce((sum, client) => sum + client.answers, 0),
       counts: this.checker.counts,
+      coverage: this.checker.coverage,
     };
   }
 
@@ -490,7 +493,11 @@ export class PbftWorld implements FaultTarget {
   #open(frame: Uint8Array): PbftMessage | undefined {
     try {
       const message = decodePbftMessage(frame);
-      for (const seal of sealsOf(message)) if (!this.#crypto.verify(seal)) return undefined;
+      for (const seal of sealsOf(message)) {
+        if (this.#crypto.verify(seal)) continue;
+        this.checker.coverage.hit("a false seal is dropped at the gate");
+        return undefined;
+      }
       return message;
     } catch (error) {
       if (hasCode(error, "PROTOCOL")) return undefined;
