@@ -106,6 +106,11 @@ export interface ConnectOptions {
   readonly cluster?: string;
   /** Shown to the members; what it means is theirs to say. Only for `conclave://`. Default: none. */
   readonly credential?: string | Uint8Array;
+  /**
+   * A client of your own, connected, recognised by its methods: `@redis/client`, or ioredis with
+   * `autoResendUnfulfilledCommands: false`. Only for `redis:`. Closing stays yours. Default: our own connection.
+   */
+  readonly client?: unknown;
   /** Certificates and the like, as Node's `tls.connect` takes them. Only for `rediss://`. Default: the system's. */
   readonly tls?: TlsOptions;
   /** How long the first answer may take. Not for `memory:` and `file:`. Milliseconds. Default 5_000. */
@@ -282,7 +287,7 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
 
 /** Loaded on demand: who uses another engine does not pay for this one. */
 async function openRedisLazily(
-  { url, timeoutMs, tls }: ConnectOptions,
+  { url, timeoutMs, tls, client }: ConnectOptions,
   observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
 ): Promise<Engine> {
   const { openRedis } = await import("./engines/redis/redis-engine.ts");
@@ -290,6 +295,7 @@ async function openRedisLazily(
     url,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(tls === undefined ? {} : { tls }),
+    ...(client === undefined ? {} : { client }),
     ...observed,
   });
 }

@@ -2,6 +2,7 @@
  * What a user or an operator gets wrong: a typed error that names the way out, and a lock that is never silently lost.
  */
 import { createServer, type Socket } from "node:net";
+import { createClient } from "@redis/client";
 import { afterAll, expect, test } from "vitest";
 import { type RedisServer, startRedis } from "../../../test/servers/redis.ts";
 import { ConclaveError } from "../../base/errors.ts";
@@ -125,6 +126,39 @@ test.skipIf(isMissing)("a server that is gone in mid-call says that the call may
   await engine.close();
   await own.stop();
 });
+
+test.skipIf(isMissing)(
+  "a client of the user's own is used by its shape, and one that lacks a method is refused by name",
+  async () => {
+    const client = createClient({ url: redis.url });
+    client.on("error", () => undefined);
+    await client.connect();
+    const conclave = await connect({ url: "redis://given?quarantineMs=-1", client });
+    const other = await connect(`${redis.url}?quarantineMs=-1`);
+    const [mine, theirs] = [conclave.lock("given"), other.lock("given")];
+    const tokens: number[] = [];
+    let inside = 0;
+    const work = async (hold: { readonly token: number }): Promise<void> => {
+      expect(++inside).toBe(1);
+      tokens.push(hold.token);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      inside--;
+    };
+    await Promise.all(Array.from({ length: 20 }, (_, index) => (index % 2 === 0 ? mine : theirs).run(work)));
+    expect(tokens).toHaveLength(20);
+    expect(tokens).toEqual([...tokens].sort((left, right) => left - right));
+    await conclave.close();
+    await other.close();
+    expect(await client.ping()).toBe("PONG");
+    client.destroy();
+    const refused = await errorOf(connect({ url: "redis://given", client: { sendCommand: () => undefined } }));
+    expect([refused.code, refused.message.includes("duplicate")]).toEqual(["FOREIGN_CLIENT", true]);
+    const resending = { callBuffer: () => 0, duplicate: () => 0, ssubscribe: () => 0, options: {} };
+    expect((await errorOf(connect({ url: "redis://given", client: resending }))).message).toContain(
+      "autoResendUnfulfilledCommands",
+    );
+  },
+);
 
 test.skipIf(isMissing)(
   "the doctor names what weakens the promise, and how to mend it",

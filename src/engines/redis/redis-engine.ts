@@ -20,6 +20,7 @@ import type { CallOptions, Engine, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
 import type { ConnectionSettings } from "./connection.ts";
 import { examine } from "./doctor.ts";
+import { adoptClient } from "./handed-client.ts";
 import { PrimaryLink, type RedisLink } from "./link.ts";
 import { primaryFinder } from "./primary-finder.ts";
 import { PushConnection, type PushHandler, type RedisPush } from "./push.ts";
@@ -51,6 +52,8 @@ export interface RedisOptions {
    * the longest that was asked for, but for 15_000 at least. A shorter one shortens that wait; tell every client the same.
    */
   readonly ttlMsMax?: number;
+  /** A client of the user's own, connected: `@redis/client` or ioredis. Then the URL only names the options. */
+  readonly client?: unknown;
   /** For `rediss:`: certificates and the like, as Node's `tls.connect` takes them. */
   readonly tls?: TlsOptions;
   /** How long a connection may take. Milliseconds. Default 5_000. */
@@ -82,6 +85,11 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
     timeoutMs: settled.timeoutMs,
   };
   const processHold = new ProcessHold(nodePlatform);
+  if (options.client !== undefined) {
+    const adopted = adoptClient(options.client, { platform: nodePlatform, processHold });
+    const report = await readServerReport(adopted.link, { kind: url.kind, timeoutMs: settled.timeoutMs });
+    return new RedisEngine({ ...settled, ...adopted, report, processHold, telemetry: options.telemetry });
+  }
   const finder = primaryFinder(url, slotOf(tagOf(settled.group)), settings);
   const link = new PrimaryLink({ finder, settings, platform: nodePlatform, processHold });
   // Who waits for the first connection is a call like any other: without this a program ends in the middle of `connect`.

@@ -67,6 +67,19 @@ test.skipIf(isMissing)("an acquisition whose answer is lost is asked again, hold
   await until(async () => (await lock.queue()).length === 0, "the queue is empty");
 });
 
+test.skipIf(isMissing)("a write whose answer is lost is never sent again behind the caller's back", async () => {
+  const proxy = await proxyOf(redis.port);
+  const engine = await engineOn(`redis://127.0.0.1:${proxy.port}`, { quarantineMs: -1 });
+  const store = engine.store(name());
+  await store.txn({ then: [op.add("n", 1)] });
+  let lost = 0;
+  proxy.onAnswer = () => (lost++ === 0 ? { kind: "cut" } : undefined);
+  const error = await store.txn({ then: [op.add("n", 1)] }).catch((caught: unknown) => caught);
+  expect(hasCode(error, "CONNECTION_LOST") && !error.definite).toBe(true);
+  await pass(300);
+  expect((await store.txn({ then: [op.add("n", 0)] })).results).toEqual([{ kind: "add", value: 2 }]);
+});
+
 test.skipIf(isMissing)(
   "with answers lost at random on every call, no increment under the lock is lost and the queue ends empty",
   async () => {
