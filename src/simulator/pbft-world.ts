@@ -140,7 +140,8 @@ export class PbftWorld implements FaultTarget {
     this.#limits = {
       slots: windowLength,
       votes: windowLength * this.#replicas * 2,
-      batches: windowLength * batchesKeptMax,
+      // Those that are still referred to stay beyond the limit: of the proposal, the certificate, and what was committed.
+      batches: windowLength * (batchesKeptMax + 3),
       pending: 4 * lanesMax,
       viewChanges: this.#replicas,
       checkpoints: this.#replicas * (Math.ceil(windowLength / checkpointEvery) + 2),

@@ -409,7 +409,8 @@ export class Pbft {
     const changes: CellChange[] = [{ cell: batchCell(slot.sequence, digest), bytes: encodeBatchCell(batch) }];
     slot.batches.set(digest, batch);
     if (slot.batches.size > this.#options.batchesKeptMax) {
-      const wanted = [digest, slot.certificate?.proposal.statement.digest, slot.committed];
+      const proposed = slot.proposal?.statement.digest;
+      const wanted = [digest, proposed, slot.certificate?.proposal.statement.digest, slot.committed];
       const oldest = [...slot.batches.keys()].find((known) => !wanted.includes(known));
       if (oldest !== undefined) {
         slot.batches.delete(oldest);
