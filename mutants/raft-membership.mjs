@@ -110,8 +110,8 @@ export default [
   {
     name: "a leader that removed itself and was deposed campaigns no more",
     file: "consensus/raft/raft.ts",
-    find: "    return isVoter(this.#configurations.at(this.#committed).configuration, this.#self);",
-    replace: "    return false;",
+    find: "return index > this.#committed && isVoter(this.#configurations.at(index - 1).configuration, this.#self);",
+    replace: "return index < 0;",
     source: "thesis §4.2.2; ours until seed 1314",
   },
   {
@@ -161,6 +161,12 @@ export default [
     file: "consensus/raft/raft.ts",
     find: "return this.#nowMs < this.#promisedUntilMs;",
     replace: "return this.#lostLink === undefined && this.#nowMs < this.#promisedUntilMs;",
+    also: [
+      {
+        find: "const soon = Math.max(this.#nowMs, this.#promisedUntilMs) + ",
+        replace: "const soon = this.#nowMs + ",
+      },
+    ],
     source: "ours: decision 4 warns of it",
   },
   {
