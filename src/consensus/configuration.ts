@@ -5,6 +5,7 @@
  * commits and for reads alike; every count goes through `hasQuorum` so that no caller can forget the second half.
  */
 import { ByteReader, ByteWriter } from "../base/byte-codec.ts";
+import { conclaveError } from "../base/errors.ts";
 import type { Configuration, MemberId } from "./core.ts";
 
 export function isVoter(configuration: Configuration, member: MemberId): boolean {
@@ -67,7 +68,7 @@ export function decodeConfiguration(bytes: Uint8Array): Configuration {
   const reader = new ByteReader(bytes);
   const version = reader.u8();
   if (version < 1 || version > formatVersion)
-    throw new Error(`Configuration of format ${version}; this version reads 1 to ${formatVersion}.`);
+    throw conclaveError("PROTOCOL", `A configuration of format ${version}; this version reads 1 to ${formatVersion}.`);
   const list = (): MemberId[] => {
     const members: MemberId[] = [];
     for (let left = reader.count(); left > 0; left--) members.push(reader.utf8());

@@ -12,6 +12,7 @@ import { ByteReader, type ByteWriter } from "../base/byte-codec.ts";
 import { conclaveError } from "../base/errors.ts";
 import { decodeConfiguration, encodeConfiguration } from "../consensus/configuration.ts";
 import type { EntryKind, LogEntry } from "../consensus/core.ts";
+import { isLawful } from "../consensus/raft/lawful.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 
 /** The position is the byte on the wire: append only. */
@@ -81,6 +82,12 @@ export function encodeRaftMessage(writer: ByteWriter, message: RaftMessage): voi
 
 /** @throws PROTOCOL when the bytes are no letter of ours. */
 export function decodeRaftMessage(frame: Uint8Array): RaftMessage {
+  const message = decodeShape(frame);
+  if (!isLawful(message)) throw conclaveError("PROTOCOL", `The peer sent a "${message.kind}" that no member sends.`);
+  return message;
+}
+
+function decodeShape(frame: Uint8Array): RaftMessage {
   const reader = new ByteReader(frame);
   const kind = kinds[reader.u8()];
   const term = reader.varint();
@@ -144,5 +151,8 @@ function encodeEntry(writer: ByteWriter, entry: LogEntry): void {
 function decodeEntry(reader: ByteReader): LogEntry {
   const [index, term, kind, stampMs] = [reader.varint(), reader.varint(), entryKinds[reader.u8()], reader.f64()];
   if (kind === undefined) throw conclaveError("PROTOCOL", "The peer sent a log entry of unknown kind.");
-  return { index, term, kind, stampMs, payload: reader.bytes().slice() };
+  const payload = reader.bytes().slice();
+  // Whoever appends it acts on it at once.
+  if (kind === "configuration") decodeConfiguration(payload);
+  return { index, term, kind, stampMs, payload };
 }

@@ -458,6 +458,9 @@ export class Raft implements Core<RaftMessage> {
       this.#onStale(from, message);
       return;
     }
+    // Only a voter comes to lead; a stranger that says so in our own term deposes nobody.
+    const claimsToLead = message.kind === "append" || message.kind === "heartbeat" || message.kind === "snapshot";
+    if (claimsToLead && this.#role === "leader" && !isVoter(this.#configuration, from)) return;
     const progress = this.#role === "leader" ? this.#progress.get(from) : undefined;
     if (progress !== undefined) progress.lastHeardMs = this.#nowMs;
     switch (message.kind) {
@@ -662,7 +665,7 @@ export class Raft implements Core<RaftMessage> {
       this.#sendAppends(from, progress);
       return;
     }
-    assert(reply.index <= this.#log.lastIndex, "a follower never confirms more than it was sent");
+    if (reply.index > this.#log.lastIndex) return; // More than it was sent: made up.
     const news = progress.acknowledged(reply.index);
     const connects = this.#log.termAt(progress.match) !== undefined;
     if (progress.state.kind === "probe" || (progress.state.kind === "snapshot" && news && connects)) progress.becomeReplicate();
@@ -716,7 +719,7 @@ export class Raft implements Core<RaftMessage> {
   }
 
   #onHeartbeatReply(from: MemberId, progress: Progress, reply: Message<"heartbeat-reply">): void {
-    assert(reply.round <= this.#round, "a round is echoed after it began");
+    if (reply.round > this.#round) return; // A round that did not begin: made up.
     progress.round = Math.max(progress.round, reply.round);
     progress.promisedUntilMs = Math.max(progress.promisedUntilMs, this.#lease.promisedUntil(reply));
     this.#confirmReads();
