@@ -1,15 +1,22 @@
 /**
  * A consensus core with a witness: every step is told to the checker before its outputs are carried out.
  */
-import type { Core, CoreEnvironment, Input, MemberId, Output, Probe, Recovered } from "../consensus/core.ts";
+import type { Core, CoreEnvironment, Input, LogEntry, MemberId, Output, Probe, Recovered } from "../consensus/core.ts";
 import type { Checker } from "./group-checker.ts";
 
 export class ObservedCore<M> implements Core<M> {
   readonly #member: MemberId;
   readonly #core: Core<M>;
   readonly #checker: Checker<M>;
+  readonly #onDelivered: (entries: readonly LogEntry[]) => void;
 
-  constructor(member: MemberId, core: Core<M>, checker: Checker<M>) {
+  constructor(
+    member: MemberId,
+    core: Core<M>,
+    checker: Checker<M>,
+    onDelivered: (entries: readonly LogEntry[]) => void = () => undefined,
+  ) {
+    this.#onDelivered = onDelivered;
     this.#member = member;
     this.#core = core;
     this.#checker = checker;
@@ -25,6 +32,7 @@ export class ObservedCore<M> implements Core<M> {
   step(input: Input<M>): readonly Output<M>[] {
     const outputs = this.#core.step(input);
     this.#checker.onStep(this.#member, input, outputs, this.#core.probe());
+    for (const output of outputs) if (output.kind === "deliver") this.#onDelivered(output.entries);
     return outputs;
   }
 

@@ -15,6 +15,8 @@ export class SimulatedProcess {
   readonly #queue: EventQueue;
   #alive = true;
   #pausedUntilMs = 0;
+  readonly #deferred: (() => void)[] = [];
+  #isWaking = false;
 
   constructor(parts: {
     readonly name: string;
@@ -74,12 +76,27 @@ export class SimulatedProcess {
     this.#pausedUntilMs = 0;
   }
 
-  /** Runs now, or when the pause ends, or never. */
+  /** Runs now, or when the pause ends, or never; always in the order of the calls, as frames of one connection must. */
   run(work: () => void): void {
     if (!this.#alive) return;
-    const waitMs = this.#pausedUntilMs - this.#queue.nowMs;
-    if (waitMs > 0) this.#queue.schedule(waitMs, () => this.run(work));
-    else work();
+    if (this.isPaused || this.#deferred.length > 0) {
+      this.#deferred.push(work);
+      this.#wakeUp();
+    } else {
+      work();
+    }
+  }
+
+  /** What became due runs one by one, each as an event of its own. */
+  #wakeUp(): void {
+    if (this.#isWaking) return;
+    this.#isWaking = true;
+    this.#queue.schedule(this.#pausedUntilMs - this.#queue.nowMs, () => {
+      this.#isWaking = false;
+      if (!this.#alive) return;
+      if (!this.isPaused) this.#deferred.shift()?.();
+      if (this.#deferred.length > 0) this.#wakeUp();
+    });
   }
 }
 

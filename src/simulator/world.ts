@@ -10,6 +10,7 @@
 import { crc32 } from "../base/crc32.ts";
 import { hasCode } from "../base/errors.ts";
 import { Client } from "../client/client.ts";
+import type { Core } from "../consensus/core.ts";
 import { Member } from "../replica/member.ts";
 import type { Protocol } from "../replica/protocol.ts";
 import { type Caps, embeddedLimits } from "../store/caps.ts";
@@ -32,6 +33,8 @@ import type { DiskFaultEvent } from "./schedule.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
+import { WatchTruth } from "./watch-judge.ts";
+import { runWatches, type WatchParts, watchToTheEnd } from "./watch-workload.ts";
 import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
 
 export interface WorldOptions {
@@ -70,7 +73,9 @@ interface Node {
 const cluster = "simulated";
 const wallBaseMs = 1_700_000_000_000;
 const settleMsMax = 60_000;
-const clientCount = 4;
+/** Two for registers, two for locks; whoever comes after them watches. */
+const workerCount = 4;
+const clientCount = 5;
 /** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
 const damageWritesMin = 3;
 
@@ -109,6 +114,8 @@ export class World implements FaultTarget {
   #damaged: string | undefined;
   readonly #clockRates = new Map<string, number>();
   readonly #observations: Observations;
+  readonly #truth = new WatchTruth();
+  readonly #watchers: WatchParts[] = [];
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -288,7 +295,7 @@ export class World implements FaultTarget {
       disk: new PausingDisk(node.disk, process),
       checksum: crc32,
       transport: this.#network.transportOf(process),
-      protocol: { ...this.#protocol, makeCore: () => new ObservedCore(name, this.#protocol.makeCore(), this.#checker) },
+      protocol: { ...this.#protocol, makeCore: () => this.#observedCore(name) },
       member: name,
       cluster,
       addresses: this.#addresses,
@@ -312,6 +319,10 @@ export class World implements FaultTarget {
         if (process.isAlive) this.#onStopped(node, error, () => error);
       },
     );
+  }
+
+  #observedCore(name: string): Core<unknown> {
+    return new ObservedCore(name, this.#protocol.makeCore(), this.#checker, (entries) => this.#truth.onDelivered(entries));
   }
 
   /** A member may refuse to go on where its disk gave it a reason, and nowhere else. */
@@ -382,6 +393,12 @@ export class World implements FaultTarget {
       nowMs: () => this.#queue.nowMs,
       isStopped: () => this.#stopped,
     };
+    if (number >= workerCount) {
+      const watcher = { ...parts, truth: this.#truth };
+      this.#watchers.push(watcher);
+      runWatches(watcher).catch((error: unknown) => this.#fail(error));
+      return;
+    }
     const work = number < 2 ? runRegisters(parts) : runLocks(parts);
     work.catch((error: unknown) => this.#fail(error));
   }
@@ -435,6 +452,7 @@ export class World implements FaultTarget {
         }
         await store.txn({ then: [{ kind: "put", key: "fresh", value: process.name }] }, { timeoutMs: settleMsMax });
       }
+      for (const watcher of this.#watchers) await watchToTheEnd(watcher);
       await judgeSets((this.#clients[0] as { client: Client }).client, this.#observations);
     })();
     await this.#until(work, "every client works again");
