@@ -4,6 +4,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
+import { branchesOf } from "../src/simulator/coverage.ts";
 
 const run = promisify(execFile);
 const seeds = process.env["CI"] === undefined ? 200 : 2_000;
@@ -19,6 +20,7 @@ interface Report {
       readonly fewestSteps: number;
       readonly fewestLeaderChanges: number;
       readonly grants: number;
+      readonly branches: Readonly<Record<string, number>>;
       readonly counts: { readonly snapshotsInstalled: number; readonly truncations: number };
     }
   >;
@@ -34,8 +36,12 @@ async function simulate(...args: readonly string[]): Promise<Report> {
 test(`${seeds} seeds of cores and of whole clusters break no invariant, and each goes through enough`, {
   timeout: 45 * 60_000,
 }, async () => {
-  const { failures, worlds } = await simulate("--seeds", String(seeds));
+  const { failures, worlds } = await simulate("--seeds", String(seeds), "--coverage");
   expect(failures.map(({ seed, world, message }) => `npm run sim -- --seed ${seed} --world ${world}: ${message}`)).toEqual([]);
+  for (const name of ["core", "stack"] as const) {
+    const missed = branchesOf("raft", name).filter((branch) => worlds[name].branches[branch] === undefined);
+    expect(missed, `rare branches of the ${name} world that no seed reached`).toEqual([]);
+  }
   for (const world of [worlds.core, worlds.stack]) {
     expect(world.seeds).toBe(seeds);
     expect(world.fewestSteps).toBeGreaterThanOrEqual(2_000);

@@ -30,7 +30,6 @@ const stack = [
   "a damaged disk goes unnoticed, and is right",
   "a member stops on a full or failing disk",
   "a hold is lost",
-  "a grant is noticed when it is over",
   "a guard refuses",
   "a client sleeps longer than its lease",
 ] as const;

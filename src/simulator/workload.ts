@@ -45,7 +45,6 @@ export class Observations {
   /** At the instant at which a client learns that it holds. */
   onGrant(lock: string, client: string, hold: Hold): void {
     this.grants++;
-    if (!hold.held) this.#coverage.hit("a grant is noticed when it is over");
     const others = (this.#holds.get(lock) ?? []).filter((other) => other.hold.held);
     if (hold.held && others.length > 0) {
       const [other] = others;
