@@ -184,11 +184,4 @@ export default [
       "    const untilMs = Math.max(...this.#configuration.voters.filter((member) => member !== this.#self).map((member) => promiseOf(member, this.#self, this.#progress.get(member)?.promisedUntilMs)));",
     source: "off by a quorum: harmless with three members, not with five",
   },
-  {
-    name: "a leader that removed itself falls silent before anybody else can lead",
-    file: "consensus/raft/raft.ts",
-    find: "return index > this.#committed && isVoter(this.#configurations.at(index - 1).configuration, this.#self);",
-    replace: "return false;",
-    source: "thesis §4.2.2; ours: found by seed 1314 of the simulator",
-  },
 ];
