@@ -123,6 +123,7 @@ export class Filler<V> {
     const { platform, metrics } = this.#parts;
     const { key, keyHash } = flight;
     const giveUpMs = platform.now() + plan.leaseWaitMs;
+    let waitMs = this.#parts.options.l2TimeoutMs;
     let previous: CacheEntry<V> | undefined;
     let lease: Won | undefined;
     for (;;) {
@@ -147,8 +148,9 @@ export class Filler<V> {
       if (leftMs <= 0) return { kind: "load", lease, previous };
       metrics.leasesAwaited++;
       plan.onParked?.();
-      // In short waits: the news that it is free may be lost.
-      const timeoutMs = Math.min(leftMs, this.#parts.options.l2TimeoutMs);
+      // In waits that begin short: the news that it is free may be lost. They grow, because each look costs of the budget.
+      const timeoutMs = Math.min(leftMs, waitMs);
+      waitMs *= 2;
       await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs });
       if (platform.now() >= giveUpMs) return { kind: "load", lease, previous };
     }
@@ -164,16 +166,22 @@ export class Filler<V> {
 
   /** Takes it over from a load that began too early for anybody who asks now. */
   async #acquire(flight: Flight<V>, budget: L2Budget): Promise<LeaseAnswer> {
-    const { platform, leases, follower, history } = this.#parts;
-    const sentMs = platform.now();
-    const timeoutMs = Math.max(budget.leftMs, 1);
-    let answer = await leases.acquire(flight.keyHash, { timeoutMs });
+    const { follower, history } = this.#parts;
+    let answer = await this.#ask(flight, budget, {});
     if (answer.kind === "lost" && !history.isValid({ ...flight, tagHashes: [] }, answer.since)) {
-      answer = await leases.acquire(flight.keyHash, { timeoutMs, over: answer.since });
+      answer = await this.#ask(flight, budget, { over: answer.since });
     }
-    // Only a Store that does not answer holds anybody up; its time is L2's.
-    if (answer.kind === "unknown") budget.leftMs -= platform.now() - sentMs;
-    else follower.note(answer.revision, flight.life);
+    if (answer.kind !== "unknown") follower.note(answer.revision, flight.life);
+    return answer;
+  }
+
+  /** What the Store takes to answer is of the same budget as L2. */
+  async #ask(flight: Flight<V>, budget: L2Budget, how: { readonly over?: number }): Promise<LeaseAnswer> {
+    if (budget.leftMs <= 0) return { kind: "unknown" };
+    const { platform, leases } = this.#parts;
+    const sentMs = platform.now();
+    const answer = await leases.acquire(flight.keyHash, { timeoutMs: budget.leftMs, ...how });
+    budget.leftMs -= platform.now() - sentMs;
     return answer;
   }
 
