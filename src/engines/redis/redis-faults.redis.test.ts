@@ -81,6 +81,22 @@ test.skipIf(isMissing)("a write whose answer is lost is never sent again behind 
 });
 
 test.skipIf(isMissing)(
+  "a session that the server has ended is never revived by its keep-alives, and its holder is told",
+  async () => {
+    const engine = await engineOn(`redis://127.0.0.1:${redis.port}`, { quarantineMs: -1 });
+    const lock = createLock(engine, name(), { ttlMs: 1_500 });
+    const hold = await lock.acquire();
+    const session = (await lock.queue())[0]?.session as string;
+    // As if its deadline had passed, whatever it thinks itself; the next script ends it.
+    await redis.command("ZADD", "{conclave}:s", 1, session);
+    await engine.store("x").txn({ then: [op.get("a")] });
+    await until(() => !hold.held, "the holder knows", 1_200);
+    expect(await redis.command("ZSCORE", "{conclave}:s", session)).toBe(null);
+    await (await lock.acquire()).release();
+  },
+);
+
+test.skipIf(isMissing)(
   "with answers lost at random on every call, no increment under the lock is lost and the queue ends empty",
   async () => {
     const direct = await engineOn(`redis://127.0.0.1:${redis.port}`, { quarantineMs: -1 });
