@@ -36,6 +36,8 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     connections: { type: "string", default: "1,16,64" },
     forced: { type: "boolean", default: false },
+    /** Only these variants. */
+    only: { type: "string", default: "" },
   },
 });
 const connectionsMax = 70;
@@ -50,6 +52,8 @@ const [left, right] = started as [Extract<(typeof started)[0], { url: string }>,
 const folder = mkdtempSync(resolve("node_modules/.bench-tx-"));
 // The manager's pools are made like these: the same drivers, the same number of connections.
 const leftPool = new pg.Pool({ connectionString: left.url, max: connectionsMax, pipeline: true } as pg.PoolConfig);
+// Those that idle when the servers stop.
+leftPool.on("error", () => undefined);
 const rightPool = mysql.createPool({ uri: right.url, connectionLimit: connectionsMax, multipleStatements: true });
 const rowsText = Array.from({ length: 128 }, (_, at) => `(${at}, 1000000)`).join(",");
 for (const sql of [
@@ -72,7 +76,7 @@ const leftSql = "UPDATE account SET balance = balance - 1 WHERE id = $1";
 const rightSql = "UPDATE account SET balance = balance + 1 WHERE id = ?";
 
 let names = 0;
-const variants: Readonly<Record<string, Transfer>> = {
+const everyVariant: Readonly<Record<string, Transfer>> = {
   floor: (worker) => Promise.all([leftPool.query(leftSql, [worker]), rightPool.query(rightSql, [worker])]),
   bare,
   ours: (worker) =>
@@ -88,6 +92,9 @@ const variants: Readonly<Record<string, Transfer>> = {
   naive,
 };
 
+const variants: Readonly<Record<string, Transfer>> = Object.fromEntries(
+  Object.entries(everyVariant).filter(([name]) => values.only === "" || values.only.split(",").includes(name)),
+);
 if (values.forced) await countForced();
 else await measure();
 await tm.close();
@@ -159,14 +166,16 @@ async function measure(): Promise<void> {
   const seconds = Number(values.seconds);
   for (const connections of values.connections.split(",").map(Number)) {
     const rates = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
+    const cpus = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
     const latencies = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
     for (const transfer of Object.values(variants)) await load(transfer, connections, 1);
     for (let round = 0; round < Number(values.rounds); round++) {
       // There and back: what the machine does meanwhile meets all of them alike.
       const order = round % 2 === 0 ? Object.entries(variants) : Object.entries(variants).reverse();
       for (const [name, transfer] of order) {
-        const { rate, took } = await load(transfer, connections, seconds);
+        const { rate, took, cpuMs } = await load(transfer, connections, seconds);
         rates.get(name)?.push(rate);
+        cpus.get(name)?.push(cpuMs);
         latencies.get(name)?.push(...took);
       }
     }
@@ -179,7 +188,7 @@ async function measure(): Promise<void> {
       const rate = median(all);
       console.log(
         `  ${name.padEnd(11)} ${rate.toFixed(0).padStart(6)} tx/s  ${(rate / floor).toFixed(2)} of the floor, ${(rate / bareRate).toFixed(2)} of bare` +
-          `  p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms  (${all.map((each) => each.toFixed(0)).join(", ")})`,
+          `  ${median(cpus.get(name) ?? []).toFixed(2)} ms of processor here  p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms  (${all.map((each) => each.toFixed(0)).join(", ")})`,
       );
       figures.push({
         case: `${name} at ${connections} connections`,
@@ -199,6 +208,7 @@ async function measure(): Promise<void> {
 
 async function load(transfer: Transfer, connections: number, seconds: number) {
   const took: number[] = [];
+  const cpu = process.cpuUsage();
   const startedMs = performance.now();
   const untilMs = startedMs + seconds * 1_000;
   const work = async (worker: number): Promise<void> => {
@@ -209,7 +219,8 @@ async function load(transfer: Transfer, connections: number, seconds: number) {
     }
   };
   await Promise.all(Array.from({ length: connections }, (_, at) => work(at)));
-  return { rate: took.length / ((performance.now() - startedMs) / 1_000), took };
+  const { user, system } = process.cpuUsage(cpu);
+  return { rate: took.length / ((performance.now() - startedMs) / 1_000), took, cpuMs: (user + system) / 1_000 / took.length };
 }
 
 /** Of each server and of this process, while so many transfers run one after another. */

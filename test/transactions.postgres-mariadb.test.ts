@@ -232,6 +232,49 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
     expect(await leftBehind()).toBe(0);
   });
 
+  test("a server without a free slot for prepared transactions is a refusal, and the next transaction works", async () => {
+    const client = await left.connect();
+    for (let at = 0; at < 64; at++) {
+      await client.query("BEGIN");
+      await client.query(`PREPARE TRANSACTION 'filler-${at}'`);
+    }
+    const transfer = () =>
+      tm.run({}, async (tx) => {
+        await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+        await tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+      });
+    try {
+      await expect(transfer()).rejects.toMatchObject({
+        code: "TRANSACTION_ABORTED",
+        why: "vote",
+        resource: "orders",
+        definite: true,
+      });
+    } finally {
+      for (let at = 0; at < 64; at++) await client.query(`ROLLBACK PREPARED 'filler-${at}'`);
+      client.release();
+    }
+    await transfer();
+    expect(await balances()).toEqual([199, 201]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("a foreign resource, a wrong name and options that exclude one another are refused at the door", async () => {
+    const { engine } = await conclave;
+    const attempt = (resources: Record<string, unknown>) =>
+      transactions({ store: engine, resources: resources as never, acceptVolatileDecisions: volatileWords });
+    await expect(attempt({})).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await expect(attempt({ cache: { kind: "redis" } })).rejects.toThrow(/no two-phase commit/);
+    await expect(attempt({ "My Orders": storeResource() })).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await expect(attempt({ a: storeResource(), b: storeResource() })).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await expect(transactions({ store: engine, resources: { a: storeResource() } })).rejects.toMatchObject({
+      code: "UNSUPPORTED",
+    });
+    await expect(tm.run({ lastAgent: "nobody" }, () => 1)).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await expect(tm.run({ lastAgent: "orders", key: "k" }, () => 1)).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await expect(tm.run({ timeoutMs: 0 }, () => 1)).rejects.toMatchObject({ code: "INVALID_OPTION" });
+  });
+
   test("an outcome can be asked later", async () => {
     const { gid } = await tm.run({}, async (tx) => {
       await tx.on("orders").query("UPDATE account SET balance = balance + 1 WHERE id = 1");

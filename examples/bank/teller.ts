@@ -10,8 +10,12 @@ const bank = await openBank(conclave, where);
 const pick = (): number => Math.floor(Math.random() * accounts);
 const work = async (): Promise<void> => {
   for (;;) {
-    // Refused, fenced or out of time: the next customer is waiting.
-    await transfer(bank, where, { from: pick(), to: pick(), amount: 1 + Math.floor(Math.random() * 50) }).catch(() => undefined);
+    try {
+      await transfer(bank, where, { from: pick(), to: pick(), amount: 1 + Math.floor(Math.random() * 50) });
+      process.send?.("transferred");
+    } catch {
+      // Refused, fenced or out of time: the next customer is waiting.
+    }
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };

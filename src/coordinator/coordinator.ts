@@ -197,7 +197,7 @@ export class Coordinator {
     await this.#rollBackAll(ticket, branches);
   }
 
-  /** Ends the epoch and looks once more; transactions still in flight are settled by whoever recovers. Idempotent. */
+  /** Ends the epoch, which others see at once; transactions still in flight are settled by whoever recovers. Idempotent. */
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     await this.#flushForgetting();

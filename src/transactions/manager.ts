@@ -99,6 +99,7 @@ export type OutcomeAnswer = "committed" | "aborted" | "pending" | "unknown";
 export const transactionsDefaults = { timeoutMs: 10_000, markersKeptMs } as const;
 
 const dropEveryMs = 600_000;
+const migrateAgainMs = 5_000;
 const resultBytesMax = 65_536;
 
 /**
@@ -117,7 +118,6 @@ export async function transactions<R extends Resources>(options: TransactionsOpt
   );
   const participants = new Map([...sql].map(([name, each]) => [name, each.bind(name)]));
   const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
-  await Promise.allSettled([...sql.values()].map((each) => each.migrate()));
   const { store: _, resources: __, onEvent: ___, markersKeptMs: ____, ...rest } = options;
   const coordinator = await Coordinator.open({
     ...rest,
@@ -127,7 +127,9 @@ export async function transactions<R extends Resources>(options: TransactionsOpt
     pid: process.pid,
     ...(telemetry === undefined ? {} : { telemetry }),
   });
-  return new TransactionManager({ coordinator, store, resources, sql, keptMs });
+  const manager = new TransactionManager({ coordinator, store, resources, sql, keptMs });
+  await manager.migrate();
+  return manager;
 }
 
 export interface ManagerParts<R extends Resources> {
@@ -142,12 +144,22 @@ export interface ManagerParts<R extends Resources> {
 export class TransactionManager<R extends Resources> implements AsyncDisposable {
   readonly #parts: ManagerParts<R>;
   readonly #dropping: NodeJS.Timeout;
+  #migrating: NodeJS.Timeout | undefined;
+  #isClosed = false;
 
   /** Use `transactions`, which opens the coordinator. */
   constructor(parts: ManagerParts<R>) {
     this.#parts = parts;
     this.#dropping = setInterval(() => background(this.#dropMarkers(), "dropping old markers"), dropEveryMs);
     this.#dropping.unref();
+  }
+
+  /** Makes the marker tables; a database that does not answer is asked again until it does, or until `close`. */
+  async migrate(): Promise<void> {
+    const results = await Promise.allSettled([...this.#parts.sql.values()].map((each) => each.migrate()));
+    if (results.every(({ status }) => status === "fulfilled") || this.#isClosed) return;
+    this.#migrating = setTimeout(() => background(this.migrate(), "marker tables"), migrateAgainMs);
+    this.#migrating.unref();
   }
 
   /**
@@ -171,7 +183,11 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
     });
     const ticket = await within(begin, timeoutMs, () =>
       conclaveError("BUSY", "The coordinator's session was lost and is not replaced yet."),
-    );
+    ).catch((error: unknown) => {
+      // One that begins too late is nobody's.
+      begin.then(({ gid, epoch }) => epoch.inFlight.delete(gid), ignore);
+      throw error;
+    });
     const tx = new Transaction<R>({
       ...this.#parts,
       gid: ticket.gid,
@@ -254,7 +270,9 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
 
   /** Gives up the epoch, which others see at once, and closes the pools that were made here. Idempotent. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     clearInterval(this.#dropping);
+    clearTimeout(this.#migrating);
     await this.#parts.coordinator.close();
     await Promise.allSettled([...this.#parts.sql.values()].map((each) => each.close()));
   }
@@ -424,6 +442,10 @@ function checkResources(resources: Resources): void {
   if (entries.filter(([, { kind }]) => kind === "store").length > 1) {
     throw conclaveError("INVALID_OPTION", "One resource at most is the store: the one that holds the decisions.");
   }
+}
+
+function ignore(): void {
+  // Said already, to whoever waited.
 }
 
 function unreachable(error: unknown): readonly Finding[] {

@@ -276,7 +276,12 @@ export class MariadbResource implements SqlResource<MariadbHandle> {
 
   async connection(): Promise<MariadbConnection> {
     this.#pool ??= makePool(this.#options.url, this.#options.connectionsMax ?? mariadbDefaults.connectionsMax, this.#answerMs);
-    return within((await this.#pool).getConnection(), this.#answerMs, noAnswer);
+    const connecting = (await this.#pool).getConnection();
+    return within(connecting, this.#answerMs, noAnswer).catch((error: unknown) => {
+      // One that comes too late goes back.
+      connecting.then((connection) => connection.release(), ignore);
+      throw error;
+    });
   }
 }
 

@@ -279,7 +279,12 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
 
   async client(): Promise<PostgresClient> {
     this.#pool ??= this.#openPool();
-    return within((await this.#pool).connect(), this.#answerMs, noAnswer);
+    const connecting = (await this.#pool).connect();
+    return within(connecting, this.#answerMs, noAnswer).catch((error: unknown) => {
+      // One that comes too late goes back.
+      connecting.then((client) => client.release(), ignoreIdle);
+      throw error;
+    });
   }
 
   /** A place among the server's prepared transactions. */
@@ -312,7 +317,8 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
   }
 }
 
-type BranchState = "unused" | "active" | "preparing" | "prepared" | "ended";
+/** `voting`: PREPARE is on its way, and nobody knows. */
+type BranchState = "unused" | "active" | "preparing" | "voting" | "prepared" | "ended";
 
 class PostgresBranch implements ResourceBranch<PostgresHandle> {
   readonly ref: BranchRef;
@@ -372,6 +378,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       await this.rollback();
       return { vote: "no", why: early };
     }
+    this.#state = "voting";
     const prepared = client.query(`PREPARE TRANSACTION '${preparedName(this.ref)}'`);
     const [refusal, answer] = await Promise.all([
       tag,
@@ -381,7 +388,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       ),
     ]);
     if ("error" in answer) {
-      if (sqlState(answer.error) === "") throw answer.error;
+      if (isDoubtful(answer.error)) throw answer.error;
+      this.#state = "preparing";
       await this.rollback();
       return { vote: "no", why: messageOf(answer.error) };
     }
@@ -412,20 +420,27 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
         this.#leaveGate();
         return reply;
       }
+      case "voting": {
+        // It may be prepared, now or in a moment: the connection goes, and recovery finds what is left.
+        const client = await this.#client;
+        if (client !== undefined) this.#end(client, false);
+        return "unreachable";
+      }
       case "preparing":
       case "active": {
-        const client = await this.#client;
-        if (client === undefined) return "done";
-        try {
-          const { command } = await within(client.query("ROLLBACK"), postgresDefaults.answerMs, noAnswer);
-          this.#end(client, command === "ROLLBACK");
-          // A prepared branch answers ROLLBACK as well, with a warning: its session has no transaction any more.
+        const client = await this.#client?.catch(() => undefined);
+        if (client === undefined) {
+          this.#state = "ended";
+          this.#leaveGate();
           return "done";
-        } catch {
-          const isSent = this.#state === "preparing";
-          this.#end(client, false);
-          return isSent ? "unreachable" : "done";
         }
+        // What is not prepared goes with its connection, if it does not go by itself.
+        const isClean = await within(client.query("ROLLBACK"), postgresDefaults.answerMs, noAnswer).then(
+          ({ command }) => command === "ROLLBACK",
+          () => false,
+        );
+        this.#end(client, isClean);
+        return "done";
       }
     }
   }
@@ -448,9 +463,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     } catch (error) {
       this.#end(client, false);
       // A deferred constraint that fails at COMMIT is an answer; a lost connection is none.
-      return sqlState(error) === "" || sqlState(error).startsWith("57P") || sqlState(error).startsWith("08")
-        ? "unknown"
-        : "rolled-back";
+      return isDoubtful(error) ? "unknown" : "rolled-back";
     }
   }
 
@@ -496,7 +509,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   }
 
   #checkOpen(text: string): void {
-    if (this.#state === "ended" || this.#state === "prepared" || this.#state === "preparing" || this.#last !== undefined) {
+    if (!["unused", "active"].includes(this.#state) || this.#last !== undefined) {
       throw conclaveError("CLOSED", `This branch of ${this.ref.gid} takes no more statements.`);
     }
     if (isTransactionControl(text)) {
@@ -566,6 +579,11 @@ function textOf(statement: unknown): string {
 function sqlState(error: unknown): string {
   const { code } = error as { readonly code?: unknown };
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : "";
+}
+
+/** No answer, or the server's last words before it went: it may have happened. */
+function isDoubtful(error: unknown): boolean {
+  return /^(?:|57P.*|08.*)$/.test(sqlState(error));
 }
 
 function messageOf(error: unknown): string {
