@@ -44,9 +44,7 @@ async function main(seconds: number): Promise<void> {
     const sum = await balancesOf(bank, conclave);
     looks++;
     if (sum !== total) wrong++;
-    console.log(
-      `  ${sum === total ? "right" : "WRONG"}: ${sum} in both banks together; ${transfers} transfers so far`,
-    );
+    console.log(`  ${sum === total ? "right" : "WRONG"}: ${sum} in both banks together; ${transfers} transfers so far`);
     if (looks % 2 === 0) {
       tellers.shift()?.kill("SIGKILL");
       tellers.push(hire(where));
