@@ -46,6 +46,8 @@ test.skipIf(isMissing)("joins and leaves by the short scripts leave, answer and 
     }),
     { numRuns: 40 },
   );
+  const bound = Number(await redis.command("SCARD", `{conclave}:b:${session.id}`));
+  expect(bound).toBe(Number(await redis.command("HLEN", "{conclave}:e")));
   // What the scripts bound to the session goes with it, in every namespace.
   await session.close();
   expect(Number(await redis.command("HLEN", "{conclave}:e"))).toBe(0);

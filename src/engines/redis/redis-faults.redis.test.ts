@@ -97,6 +97,27 @@ test.skipIf(isMissing)(
 );
 
 test.skipIf(isMissing)(
+  "the only waiter, with a long TTL of its own, is served soon after the deadline of a holder that died",
+  async () => {
+    const server = await ownServer();
+    const proxy = await proxyOf(server.port);
+    const holder = await engineOn(`redis://127.0.0.1:${proxy.port}`, { quarantineMs: -1 });
+    const lockName = name();
+    const hold = await createLock(holder, lockName, { ttlMs: 1_500 }).acquire();
+    const waiter = await engineOn(server.url, { quarantineMs: -1 });
+    const waiting = createLock(waiter, lockName, { ttlMs: 60_000 }).acquire();
+    await pass(100);
+    proxy.silence();
+    const silentAt = performance.now();
+    const granted = await waiting;
+    // Nobody else asks anything, and the waiter's own keep-alives are 20 s apart.
+    expect(performance.now() - silentAt).toBeLessThan(4_000);
+    expect(hold.held).toBe(false);
+    await granted.release();
+  },
+);
+
+test.skipIf(isMissing)(
   "with answers lost at random on every call, no increment under the lock is lost and the queue ends empty",
   async () => {
     const direct = await engineOn(`redis://127.0.0.1:${redis.port}`, { quarantineMs: -1 });
