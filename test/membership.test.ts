@@ -5,12 +5,15 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { ConclaveEvent } from "../src/base/event.ts";
 import { freePorts } from "../src/cli/free-ports.ts";
 import type { Client } from "../src/client/client.ts";
 import { connectCluster } from "../src/engines/embedded/cluster-engine.ts";
 import { type Server, serve } from "../src/engines/embedded/serve.ts";
+
+// Disks of a busy machine take their time.
+vi.setConfig({ testTimeout: 90_000 });
 
 let folder: string;
 const servers = new Map<string, Server>();
@@ -88,9 +91,9 @@ async function get(key: string, consistency: "linearizable" | "lease" = "lineari
 }
 
 async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const untilMs = Date.now() + 10_000;
+  const untilMs = Date.now() + 25_000;
   while (!(await holds())) {
-    if (Date.now() > untilMs) expect.unreachable(`not within 10 s: ${what}`);
+    if (Date.now() > untilMs) expect.unreachable(`not within 25 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

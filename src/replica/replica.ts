@@ -282,7 +282,13 @@ export class Replica implements ReplicaService {
       sink.onRefused(tag, refusal);
       return;
     }
-    (level === "lease" ? this.#leaseReads : this.#reads).add(sink, tag);
+    if (level === "lease") {
+      // Most of the time the answer is there: a round to share with others of this turn would only cost the turn.
+      this.#leaseReads.add(sink, tag);
+      this.#submitReads("lease");
+      return;
+    }
+    this.#reads.add(sink, tag);
     this.#planFlush();
   }
 
@@ -446,7 +452,6 @@ export class Replica implements ReplicaService {
       if (this.#closed || this.#halted !== undefined) return;
       if (this.#commands.count > 0) this.#submit();
       if (this.#reads.count > 0) this.#submitReads("linearizable");
-      if (this.#leaseReads.count > 0) this.#submitReads("lease");
     });
   }
 
