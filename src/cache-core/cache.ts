@@ -97,6 +97,7 @@ interface Mark {
 }
 
 const attemptsMax = 3;
+const warmMs = 10_000;
 const failedRefreshMs = 1_000;
 const errorsMax = 1_000;
 const noOptions: ReadOptions = {};
@@ -114,6 +115,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   readonly #shelf: Shelf<V>;
   readonly #filler: Filler<V>;
   readonly #invalidator: Invalidator;
+  readonly #leases: FillLeases;
   readonly #l2: SecondTier<V> | undefined;
   readonly #codec: Codec | undefined;
   readonly #metrics: CacheMetrics = noMetrics();
@@ -154,6 +156,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
     this.#shelf = new Shelf({ l1, history, follower, metrics, weigh });
     if (l2 !== undefined && codec !== undefined) this.#l2 = this.#secondTier(l2, codec);
     this.#invalidator = new Invalidator({ store, history, follower, hasLeases: this.#l2 !== undefined });
+    this.#leases = new FillLeases({ store, platform, ttlMs: options.leaseTtlMs });
+    if (this.#l2 !== undefined) background(this.#leases.warm(warmMs), `open the session of cache ${name}`);
     this.#filler = new Filler({
       platform,
       options,
@@ -161,7 +165,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
       history,
       shelf: this.#shelf,
       l2: this.#l2,
-      leases: new FillLeases({ store, platform, ttlMs: options.leaseTtlMs }),
+      leases: this.#leases,
       metrics,
       life: this.#life.signal,
       onLoadFailed: (key, error) => this.#emit({ kind: "cache.load-failed", cache: name, key, why: String(error) }),
@@ -318,7 +322,9 @@ export class Cache<V = unknown> implements AsyncDisposable {
 
   /** Resolves once the invalidations are followed; reads before that wait for it, `l2TimeoutMs` at most. */
   async ready(timeoutMs = 10_000): Promise<boolean> {
-    return this.#follower.reach(undefined, timeoutMs);
+    const isFollowed = this.#follower.reach(undefined, timeoutMs);
+    if (this.#l2 !== undefined) await this.#leases.warm(timeoutMs);
+    return isFollowed;
   }
 
   /** Loads under way are aborted; reads from now on fail with CLOSED. Idempotent. The L2 client stays open: it is yours. */

@@ -31,6 +31,17 @@ export class FillLeases {
     this.#options = options;
   }
 
+  /** Opens the session that leases are bound to, so that the first miss need not. Whether it is there. */
+  async warm(timeoutMs: number): Promise<boolean> {
+    const { store, platform, ttlMs } = this.#options;
+    try {
+      return (await within(store.sharedSession({ ttlMs, timeoutMs }), platform, timeoutMs)) !== undefined;
+    } catch {
+      // The first lease tries again.
+      return false;
+    }
+  }
+
   /** `over`: take it from a holder whose load began too early to be of use. */
   async acquire(hash: number, { timeoutMs, over }: { readonly timeoutMs: number; readonly over?: number }): Promise<LeaseAnswer> {
     const { store, platform, ttlMs } = this.#options;
