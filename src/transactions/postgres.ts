@@ -35,6 +35,7 @@ export interface PostgresClient {
     values?: unknown[],
   ): Promise<PostgresResult>;
   release(destroy?: boolean | Error): void;
+  on(event: "error", listener: (error: Error) => void): unknown;
 }
 
 /** What is used of `pg`'s Pool. */
@@ -101,6 +102,7 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
   #pool: Promise<PostgresPool> | undefined;
   #gate: Promise<Gate> | undefined;
   #name = "";
+  readonly #heard = new WeakSet<PostgresClient>();
 
   /** Use `postgres`, which checks the options. */
   constructor(options: PostgresOptions) {
@@ -279,7 +281,12 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
 
   async client(): Promise<PostgresClient> {
     this.#pool ??= this.#openPool();
-    const connecting = (await this.#pool).connect();
+    const connecting = (await this.#pool).connect().then((client) => {
+      // A server that dies while a branch holds the client: unheard, the event would end the process.
+      if (!this.#heard.has(client)) client.on("error", ignoreIdle);
+      this.#heard.add(client);
+      return client;
+    });
     return within(connecting, this.#answerMs, noAnswer).catch((error: unknown) => {
       // One that comes too late goes back.
       connecting.then((client) => client.release(), ignoreIdle);
