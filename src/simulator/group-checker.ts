@@ -197,7 +197,7 @@ export class GroupChecker<M> implements Checker<M> {
       this.coverage.hit("a restart finds a snapshot and a log behind it");
     if (before.pending.length > 0 && ghost.disk.last > before.disk.last)
       this.coverage.hit("a restart keeps a part of what was under way");
-    const snapshotHash = this.chosen[recovered.snapshot?.index ?? 0]?.hash ?? 0;
+    const snapshotHash = this.#sparseSlots ? undefined : (this.chosen[recovered.snapshot?.index ?? 0]?.hash ?? 0);
     const toDisk = (disk: GhostLog, operation: LogOperation): void => this.#toDisk(disk, operation);
     must(isPrefix(before, { recovered, log: ghost.disk, snapshotHash }, toDisk), "PrefixSurvives", () => {
       const had = `${before.disk.last} and ${JSON.stringify(Object.fromEntries(before.meta))}, ${before.pending.length} steps under way`;

@@ -15,10 +15,10 @@ export interface Persisted {
   readonly pending: readonly { readonly operations: readonly LogOperation[] }[];
 }
 
-/** `snapshotHash`: of the entry at the recovered snapshot's index. `log`: what was recovered. */
+/** `snapshotHash`: of the entry at the recovered snapshot's index; undefined for slots, where nothing hangs on what is below (seed 269). `log`: what was recovered. */
 export function isPrefix(
   before: Persisted,
-  after: { readonly recovered: Recovered; readonly log: GhostLog; readonly snapshotHash: number },
+  after: { readonly recovered: Recovered; readonly log: GhostLog; readonly snapshotHash: number | undefined },
   toDisk: (disk: GhostLog, operation: LogOperation) => void,
 ): boolean {
   const disk = before.disk.clone();
@@ -37,12 +37,16 @@ export function isPrefix(
 function isSame(
   disk: GhostLog,
   meta: ReadonlyMap<string, string>,
-  { recovered, log, snapshotHash }: { readonly recovered: Recovered; readonly log: GhostLog; readonly snapshotHash: number },
+  {
+    recovered,
+    log,
+    snapshotHash,
+  }: { readonly recovered: Recovered; readonly log: GhostLog; readonly snapshotHash: number | undefined },
 ): boolean {
   for (const [name, value] of meta) if (recovered.meta.get(name) !== value) return false;
   const index = recovered.snapshot?.index ?? 0;
   // A snapshot that contradicts the log took its place (Raft Fig. 13, steps 6 and 7); one from above it as well.
   const own = disk.hashAt(index);
-  if (index > disk.base && own !== undefined && own !== snapshotHash) return log.last === index;
+  if (snapshotHash !== undefined && index > disk.base && own !== undefined && own !== snapshotHash) return log.last === index;
   return disk.equalsAbove(index, log);
 }
