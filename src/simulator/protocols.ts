@@ -7,13 +7,17 @@ import type { PaxosMessage } from "../consensus/paxos/messages.ts";
 import type { PaxosOptions } from "../consensus/paxos/options.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 import type { RaftOptions } from "../consensus/raft/options.ts";
+import type { ZabMessage } from "../consensus/zab/messages.ts";
+import type { ZabOptions } from "../consensus/zab/options.ts";
 import { paxosProtocol } from "../replica/paxos-protocol.ts";
 import type { Protocol } from "../replica/protocol.ts";
 import { raftProtocol } from "../replica/raft-protocol.ts";
+import { zabProtocol } from "../replica/zab-protocol.ts";
 import type { Checker } from "./group-checker.ts";
 import { PaxosChecker } from "./paxos-checker.ts";
 import { RaftChecker } from "./raft-checker.ts";
 import type { Random } from "./random.ts";
+import { ZabChecker } from "./zab-checker.ts";
 
 /** Plain data: it is written into schedules. */
 export type CoreLimits = Readonly<Record<string, unknown>>;
@@ -54,6 +58,15 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     clockDriftMax: 0.05,
     hasStack: true,
   } satisfies SimulatedProtocol<PaxosMessage> as SimulatedProtocol<unknown>,
+  zab: {
+    drawLimits: drawZabLimits,
+    withLimits: (limits) => zabProtocol(limits as Partial<ZabOptions>),
+    makeChecker: (configuration) => new ZabChecker(configuration),
+    membersOf: threeOrFive,
+    hasMembership: false,
+    clockDriftMax: 0.05,
+    hasStack: true,
+  } satisfies SimulatedProtocol<ZabMessage> as SimulatedProtocol<unknown>,
 };
 
 export function threeOrFive(random: Random): readonly MemberId[] {
@@ -78,4 +91,13 @@ function drawPaxosLimits(random: Random, world: "core" | "stack"): CoreLimits {
     retainedBytesMax: random.pick(isCore ? [0, 300, 100_000] : [0, 2_000, 1_000_000]),
     snapshotChunkBytes: random.pick(isCore ? [3, 64] : [200, 4_096]),
   } satisfies Partial<PaxosOptions>;
+}
+
+function drawZabLimits(random: Random, world: "core" | "stack"): CoreLimits {
+  const isCore = world === "core";
+  return {
+    ...(random.chance(isCore ? 0.5 : 0.4) ? { proposalBytesMax: 1, inFlightMessagesMax: random.integer(1, 3) } : {}),
+    retainedBytesMax: random.pick(isCore ? [0, 300, 100_000] : [0, 2_000, 1_000_000]),
+    snapshotChunkBytes: random.pick(isCore ? [3, 64] : [200, 4_096]),
+  } satisfies Partial<ZabOptions>;
 }
