@@ -464,10 +464,10 @@ export class CacheWorld {
 
   #heal(): void {
     this.#isCalm = true;
-    for (const { store, process } of this.#nodes) {
+    // Pauses end by themselves: a process that is resumed early would hear what was told last before what waits for the pause's end.
+    for (const { store } of this.#nodes) {
       store.heal();
       store.deafen(0);
-      process.resume();
     }
     if (this.#l2 !== undefined) {
       this.#l2.deadUntilMs = 0;
