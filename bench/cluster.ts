@@ -1,5 +1,5 @@
 /**
- * A cluster for a bench: `conclave serve` three times, on free ports, with its data in the repository's own file system.
+ * A cluster for a bench: `conclave serve` three times or more, on free ports, with its data in the repository's own file system.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -16,10 +16,14 @@ export interface BenchCluster {
   stop(): Promise<void>;
 }
 
-/** Three members as processes of their own, ready to serve. */
-export async function startCluster(flags: readonly string[] = nodeFlags, protocol = "raft"): Promise<BenchCluster> {
+/** Members as processes of their own, ready to serve. */
+export async function startCluster(
+  flags: readonly string[] = nodeFlags,
+  protocol = "raft",
+  membersCount = 3,
+): Promise<BenchCluster> {
   const folder = mkdtempSync(resolve("node_modules/.bench-data-"));
-  const ports = await freePorts(3);
+  const ports = await freePorts(membersCount);
   const members = ports.map((port, at) => `m${at + 1}=127.0.0.1:${port}`).join(",");
   const children: ChildProcess[] = ports.map((port, at) => {
     const args = [
