@@ -224,7 +224,7 @@ export class CoreWorld implements FaultTarget {
     const healedMs = this.#queue.nowMs;
     // A member that fetches a long log through a window of one entry takes its time; one that stands still does not get it.
     let giveUpMs = healedMs + settleMs;
-    let least = this.#leastDelivered();
+    let least = this.#leastProgress();
     const isDone = (): boolean => {
       const leader = this.leader();
       const configuration = leader === undefined ? undefined : this.#node(leader).core.probe().configuration;
@@ -234,11 +234,11 @@ export class CoreWorld implements FaultTarget {
     while (!isDone()) {
       if (
         this.#queue.nowMs > giveUpMs &&
-        this.#leastDelivered() >= least + progressMin &&
+        this.#leastProgress() >= least + progressMin &&
         this.#queue.nowMs < healedMs + 10 * settleMs
       ) {
         giveUpMs += settleMs;
-        least = this.#leastDelivered();
+        least = this.#leastProgress();
       }
       if (this.#queue.nowMs > giveUpMs || !this.#queue.step()) {
         const state = [...this.#nodes.values()].map(
@@ -253,8 +253,8 @@ export class CoreWorld implements FaultTarget {
     }
   }
 
-  #leastDelivered(): number {
-    return Math.min(...[...this.#nodes.values()].map(({ deliveredCount }) => deliveredCount));
+  #leastProgress(): number {
+    return Math.min(...[...this.#nodes.values()].map(({ core, deliveredCount }) => deliveredCount + core.probe().lastIndex));
   }
 
   #planLoad(stream: string, request: (event: LoadEvent) => void): { stop(): void } {

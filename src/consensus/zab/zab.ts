@@ -59,6 +59,8 @@ interface Following {
   readonly attempt: number;
   /** Our log equals the leader's up to here; undefined: it has not been compared yet. */
   verified: Index | undefined;
+  /** Proposals that overtook the ones before them, by the index that they follow. At most as many as may be in flight. */
+  readonly early: Map<Index, Message<"proposal">>;
 }
 
 interface Leading {
@@ -366,7 +368,7 @@ export class Zab implements Core<ZabMessage> {
 
   #follow(leader: MemberId): void {
     const attempt = this.#environment.randomUint32();
-    this.#state = { kind: "following", leader, phase: "discovery", attempt, verified: undefined };
+    this.#state = { kind: "following", leader, phase: "discovery", attempt, verified: undefined, early: new Map() };
     this.#deadlineMs = this.#patience();
     this.#tellRole("follower", leader);
     this.#knock(this.#state);
@@ -436,6 +438,7 @@ export class Zab implements Core<ZabMessage> {
     }
     if (epoch > this.#acceptedEpoch || isOthers) this.#acceptEpoch(epoch, from);
     following.phase = "synchronisation";
+    following.early.clear();
     // Who belongs to the epoch already holds the beginning of its history and nothing else: what it has acknowledged must
     // not be cut off by a proposal of the same epoch that comes late.
     following.verified = epoch === this.#currentEpoch ? this.#log.lastIndex : undefined;
@@ -639,7 +642,10 @@ export class Zab implements Core<ZabMessage> {
       }
     }
     if (!connects) {
-      this.#ackTo(following, { missing: true });
+      // It came too early, or what it follows was lost: the next ping tells which.
+      // What was overtaken for good makes room with all the rest.
+      if (following.early.size >= this.#options.inFlightMessagesMax) following.early.clear();
+      following.early.set(previousIndex, proposal);
       return;
     }
     // TRUNC: what the leader's history does not hold is not committed, and never will be (DSN'11 §IV.B).
@@ -654,6 +660,10 @@ export class Zab implements Core<ZabMessage> {
     following.verified = Math.max(following.verified ?? 0, end);
     this.#commitTo(Math.min(proposal.committed, following.verified));
     this.#ackTo(following, { missing: false });
+    const next = following.early.get(following.verified);
+    if (next === undefined) return;
+    following.early.delete(following.verified);
+    this.#onProposal(from, next);
   }
 
   /** Confirms what is equal to the leader's history, once the disk has it. */
