@@ -38,6 +38,35 @@ test("a child that is unlinked while the parent aborts its siblings stays as it 
   expect(calls).toEqual(["first", "second"]);
 });
 
+test("a child of a child follows without an event, until it is unlinked; a signal asked for late has aborted", () => {
+  const parent = linkSignal(undefined);
+  const [child, unlinked, unasked] = [linkSignal(parent.signal), linkSignal(parent.signal), linkSignal(parent.signal)];
+  expect(getEventListeners(parent.signal, "abort")).toHaveLength(0);
+  const { signal } = child;
+  unlinked.unlink();
+  parent.abort("enough");
+  expect(signal.reason).toBe("enough");
+  expect(unasked.signal.reason).toBe("enough");
+  expect(unlinked.signal.aborted).toBe(false);
+  expect(linkSignal(parent.signal).signal.aborted).toBe(true);
+  const plain = linkSignal(undefined);
+  plain.abort();
+  plain.abort("late");
+  expect(plain.signal.reason).toMatchObject({ name: "AbortError" });
+});
+
+test("a callback that throws keeps the others from nothing", () => {
+  const parent = linkSignal(undefined);
+  const told: string[] = [];
+  onAbort(parent.signal, () => told.push("first"));
+  onAbort(parent.signal, () => {
+    throw new Error("broken");
+  });
+  onAbort(parent.signal, () => told.push("third"));
+  expect(() => parent.abort()).toThrow("broken");
+  expect(told).toEqual(["first", "third"]);
+});
+
 test("a race ends with the signal's reason, and leaves no listener when the promise was first", async () => {
   const parent = new AbortController();
   await expect(raceSignal(Promise.resolve(7), parent.signal)).resolves.toBe(7);

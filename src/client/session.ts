@@ -12,6 +12,7 @@
  * of the machine; where it does not, see the platform.
  */
 import { conclaveError } from "../base/errors.ts";
+import { linkSignal } from "../base/link-signal.ts";
 import type { Platform, Timer } from "../base/ports.ts";
 import type { Session, SessionId } from "../store/store.ts";
 import type { ProcessHold } from "./process-hold.ts";
@@ -37,7 +38,7 @@ export class ClientSession implements Session {
   readonly number: number;
   readonly ttlMs: number;
   readonly #host: SessionHost;
-  readonly #lost = new AbortController();
+  readonly #lost = linkSignal(undefined);
   /** When a confirmed attempt was sent; invariant: only rises. */
   #confirmedMs: number;
   /** When the last attempt was sent. Above `#confirmedMs`: unanswered. */

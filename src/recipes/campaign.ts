@@ -7,7 +7,7 @@
 import { background } from "../base/background.ts";
 import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
-import { linkSignal, raceSignal } from "../base/link-signal.ts";
+import { linkSignal, onAbort, raceSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Revision, Session, SessionId, Store } from "../store/store.ts";
@@ -145,14 +145,7 @@ async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promis
   let unfollow = (): void => undefined;
   const follow = (session: Session): void => {
     unfollow();
-    const lost = linkSignal(session.lost);
-    const onLost = (): void => link.abort(waitLost(options, session));
-    unfollow = () => {
-      lost.unlink();
-      lost.signal.removeEventListener("abort", onLost);
-    };
-    if (lost.signal.aborted) onLost();
-    else lost.signal.addEventListener("abort", onLost, { once: true });
+    unfollow = onAbort(session.lost, () => link.abort(waitLost(options, session)));
   };
   try {
     link.signal.throwIfAborted();

@@ -10,7 +10,7 @@
 import { background } from "../base/background.ts";
 import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
-import { type LinkedSignal, linkSignal } from "../base/link-signal.ts";
+import { type LinkedSignal, linkSignal, onAbort } from "../base/link-signal.ts";
 import type { Telemetry, Timer } from "../base/ports.ts";
 import type { Compare, Revision, Store } from "../store/store.ts";
 import { sleep } from "./bell.ts";
@@ -55,10 +55,10 @@ export class Hold implements AsyncDisposable {
   readonly token: Revision;
   readonly #place: Place;
   readonly #options: HoldOptions;
-  readonly #lossController = new AbortController();
+  readonly #loss: LinkedSignal = linkSignal(undefined);
   /** Ends the watch of the key. */
-  readonly #endController = new AbortController();
-  readonly #sessionLost: LinkedSignal;
+  readonly #over: LinkedSignal = linkSignal(undefined);
+  readonly #unfollowSession: () => void;
   readonly #grantedAtMs: number;
   readonly #maxHoldTimer: Timer | undefined;
   #state: HoldState = { kind: "held" };
@@ -76,9 +76,9 @@ export class Hold implements AsyncDisposable {
     if (maxHoldMs !== undefined && maxHoldMs < delayMsMax) {
       this.#maxHoldTimer = platform.setTimer(maxHoldMs, () => this.#now(), { ref: false });
     }
-    this.#sessionLost = linkSignal(options.place.session.lost);
-    this.#sessionLost.signal.addEventListener("abort", () => this.#now(), { once: true });
-    if (this.#sessionLost.signal.aborted) this.#now();
+    const { lost } = options.place.session;
+    this.#unfollowSession = lost.aborted ? doNothing : onAbort(lost, () => this.#now());
+    if (lost.aborted) this.#now();
   }
 
   /** Whether the lock may be relied upon at this moment, by this process's own clock. Costs no round trip. */
@@ -107,7 +107,7 @@ export class Hold implements AsyncDisposable {
       this.#isWatching = true;
       background(this.#watchKey(), "the watch on a hold");
     }
-    return this.#lossController.signal;
+    return this.#loss.signal;
   }
 
   /**
@@ -193,12 +193,12 @@ export class Hold implements AsyncDisposable {
 
   async #listen(revocation: AbortController): Promise<void> {
     const { place, revocations, title } = this.#options;
-    const reason = await whenAskedToYield(revocations, place.key, this.#endController.signal);
+    const reason = await whenAskedToYield(revocations, place.key, this.#over.signal);
     if (reason !== null) revocation.abort(conclaveError("YIELD_ASKED", `${title}: the holder is asked to yield: ${reason}`));
   }
 
   async #watchKey(): Promise<void> {
-    if (await this.#place.whenGone(this.#endController.signal)) this.noteKeyGone();
+    if (await this.#place.whenGone(this.#over.signal)) this.noteKeyGone();
   }
 
   /** The state by the clock of this moment. */
@@ -221,15 +221,15 @@ export class Hold implements AsyncDisposable {
     const loss = this.#lossNow(cause);
     // Kept first, told second: a listener that asks gets the same answer.
     this.#end({ kind: "lost", loss });
-    this.#lossController.abort(loss);
+    this.#loss.abort(loss);
     this.#options.telemetry?.emit({ kind: "hold.lost", lock: this.name, token: this.token, why: loss.message });
   }
 
   #end(state: HoldState): void {
     this.#state = state;
-    this.#endController.abort();
+    this.#over.abort();
     this.#maxHoldTimer?.cancel();
-    this.#sessionLost.unlink();
+    this.#unfollowSession();
     this.#options.letGo();
   }
 
@@ -247,4 +247,8 @@ export class Hold implements AsyncDisposable {
       { cause },
     );
   }
+}
+
+function doNothing(): void {
+  // The session had ended before.
 }

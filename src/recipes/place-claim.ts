@@ -140,14 +140,11 @@ export function deleteOps(keys: readonly string[]): Op[] {
 
 /** Deletes the keys: at once where the store answers, else in the background until they or the session are gone. */
 export async function leaveQueue(claimed: Claimed, { inDoubt }: { readonly inDoubt: boolean }): Promise<void> {
-  const lost = linkSignal(claimed.session.lost);
   try {
-    await deleteKeys(claimed, lost.signal);
+    await deleteKeys(claimed, claimed.session.lost);
     if (!inDoubt) return;
   } catch {
     // Whatever went wrong: `forget` knows which failures may be retried, and reports the others.
-  } finally {
-    lost.unlink();
   }
   background(forget(claimed, { inDoubt }), "leaving a queue");
 }

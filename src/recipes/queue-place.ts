@@ -91,13 +91,12 @@ export class QueuePlace implements Place {
   }
 
   async awaitTurn(signal: AbortSignal): Promise<Revision> {
+    if (this.first) return this.#granted(this.#standing.revision);
     const bell = new Bell<Wake>();
     const link = linkSignal(signal);
     try {
-      if (!this.first) {
-        const gone = this.whenGone(link.signal).then((isGone) => isGone && bell.ring({ kind: "look" }));
-        background(gone, "the watch on a place in a queue");
-      }
+      const gone = this.whenGone(link.signal).then((isGone) => isGone && bell.ring({ kind: "look" }));
+      background(gone, "the watch on a place in a queue");
       for (;;) {
         const { ahead, revision } = this.#standing;
         if (ahead === null) return this.#granted(revision);

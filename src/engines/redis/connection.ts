@@ -8,7 +8,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import { type Address, addressText } from "./address.ts";
-import { type Argument, encodeCommand, type Reply, ReplyParser, RespError } from "./resp.ts";
+import { type Argument, type CommandHead, encodeCommand, type Reply, ReplyParser, RespError } from "./resp.ts";
 
 export interface ConnectionSettings {
   readonly tls: boolean | ConnectionOptions;
@@ -88,7 +88,7 @@ export class Connection {
   }
 
   /** An error of the server is a reply, too. @throws CONNECTION_LOST */
-  call(args: readonly Argument[]): Promise<Reply> {
+  call(args: readonly Argument[], head?: CommandHead): Promise<Reply> {
     return new Promise((resolve, reject) => {
       if (this.#closed !== undefined) {
         // Nothing was sent.
@@ -99,7 +99,7 @@ export class Connection {
         reject(conclaveError("BUSY", `${waitingMax} commands wait for the replies of ${addressText(this.address)}.`));
         return;
       }
-      this.#send(args);
+      this.#send(args, head);
       this.#waiting.push({ resolve, reject });
     });
   }
@@ -120,9 +120,9 @@ export class Connection {
     this.onClose?.(error);
   }
 
-  #send(args: readonly Argument[]): void {
+  #send(args: readonly Argument[], head?: CommandHead): void {
     if (this.#unsent.length === 0) process.nextTick(() => this.#flush());
-    for (const part of encodeCommand(args)) this.#unsent.push(part);
+    for (const part of encodeCommand(args, head)) this.#unsent.push(part);
   }
 
   #flush(): void {

@@ -8,13 +8,13 @@
  */
 import { background } from "../../base/background.ts";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
-import { raceSignal } from "../../base/link-signal.ts";
+import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../../base/link-signal.ts";
 import type { Platform, Timer } from "../../base/ports.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import { type Address, parseAddress } from "./address.ts";
 import { type Connection, type ConnectionSettings, errorOfReply } from "./connection.ts";
 import type { PrimaryFinder } from "./primary-finder.ts";
-import { type Argument, type Reply, RespError } from "./resp.ts";
+import { type Argument, type CommandHead, encodeHead, type Reply, RespError } from "./resp.ts";
 import type { Script } from "./scripts.ts";
 
 export interface LinkCall {
@@ -47,6 +47,17 @@ export interface ScriptRequest {
   readonly replicas: number;
 }
 
+/** A call under way. */
+interface Course {
+  readonly call: LinkCall;
+  readonly untilMs: number;
+  /** Ends what it waits for before it is sent. */
+  readonly end: LinkedSignal;
+  isOver: boolean;
+  sentOn: Connection | undefined;
+  sentAtMs: number;
+}
+
 const backoffMsMin = 20;
 const backoffMsMax = 1_000;
 /** No silence shorter than this counts against a connection. */
@@ -60,6 +71,8 @@ export class PrimaryLink implements RedisLink {
   readonly #settings: ConnectionSettings;
   readonly #platform: Platform;
   readonly #processHold: ProcessHold;
+  /** How a call of each script begins, for the keys of the last call. */
+  readonly #heads = new Map<Script, { readonly keys: readonly string[]; readonly head: CommandHead }>();
   #connection: Connection | undefined;
   #opening: Promise<Connection> | undefined;
   #backoffMs = backoffMsMin;
@@ -100,8 +113,8 @@ export class PrimaryLink implements RedisLink {
   run(script: Script, { keys, client, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
     // The server gives up before the caller does, so that the answer says how many there were.
     const waitMs = Math.max(1, Math.floor(call.timeoutMs * 0.8));
-    const send = async (connection: Connection, command: readonly Argument[]): Promise<Reply> => {
-      const sent = connection.call(command);
+    const send = async (connection: Connection, command: readonly Argument[], head?: CommandHead): Promise<Reply> => {
+      const sent = connection.call(command, head);
       if (replicas === 0) return sent;
       // In the same write: it waits for the replicas of everything that this connection has written.
       const [reply, confirmed] = await Promise.all([sent, connection.call(["WAIT", replicas, waitMs])]);
@@ -110,15 +123,23 @@ export class PrimaryLink implements RedisLink {
       return reply;
     };
     return this.#perform(call, async (connection) => {
-      const rest = [keys.length, ...keys, ...client, connection.runId, ...args];
+      const rest = [...client, connection.runId, ...args];
       if (connection.knownScripts.has(script.sha)) {
-        const reply = await send(connection, ["EVALSHA", script.sha, ...rest]);
+        const reply = await send(connection, rest, this.#headOf(script, keys));
         if (!(reply instanceof RespError) || reply.word !== "NOSCRIPT") return reply;
       }
       // The text makes the server know it; then its name is enough.
       connection.knownScripts.add(script.sha);
-      return send(connection, ["EVAL", script.text, ...rest]);
+      return send(connection, ["EVAL", script.text, keys.length, ...keys, ...rest]);
     });
+  }
+
+  #headOf(script: Script, keys: readonly string[]): CommandHead {
+    const known = this.#heads.get(script);
+    if (known?.keys === keys) return known.head;
+    const head = encodeHead(["EVALSHA", script.sha, String(keys.length), ...keys]);
+    this.#heads.set(script, { keys, head });
+    return head;
   }
 
   ask(args: readonly Argument[], call: LinkCall): Promise<Reply> {
@@ -136,41 +157,54 @@ export class PrimaryLink implements RedisLink {
     this.#connection?.destroy(conclaveError("CLOSED", "The client of Redis was closed.", { definite: false }));
   }
 
-  async #perform(call: LinkCall, send: (connection: Connection) => Promise<Reply>): Promise<Reply> {
-    call.signal?.throwIfAborted();
-    const untilMs = this.#platform.now() + call.timeoutMs;
+  /**
+   * One question and what ends the wait for its answer. Written for the common case: the connection is open, so it is sent
+   * in this very turn, and neither a controller nor a race is made.
+   */
+  #perform(call: LinkCall, send: (connection: Connection) => Promise<Reply>): Promise<Reply> {
+    const { signal } = call;
+    if (signal?.aborted) return Promise.reject(signal.reason);
     this.#processHold.retain();
-    const late = new AbortController();
-    let sentOn: Connection | undefined;
-    let sentAtMs = 0;
-    const timer = this.#platform.setTimer(call.timeoutMs, () => {
-      if (sentOn !== undefined && sentOn.heardAtMs < sentAtMs && call.timeoutMs >= silenceMsMin) sentOn.destroy();
-      late.abort(
-        conclaveError("TIMEOUT", `Redis did not answer within ${call.timeoutMs} ms.`, { definite: sentOn === undefined }),
-      );
+    return new Promise((resolve, reject) => {
+      const untilMs = this.#platform.now() + call.timeoutMs;
+      const course: Course = { call, untilMs, end: linkSignal(undefined), isOver: false, sentOn: undefined, sentAtMs: 0 };
+      const finish = (): void => {
+        course.isOver = true;
+        timer.cancel();
+        unfollow();
+        this.#processHold.release();
+      };
+      const fail = (error: unknown): void => {
+        if (course.isOver) return;
+        finish();
+        course.end.abort(error);
+        reject(error);
+      };
+      const timer = this.#platform.setTimer(call.timeoutMs, () => fail(lateError(course)));
+      const unfollow = signal === undefined ? doNothing : onAbort(signal, () => fail(signal.reason));
+      this.#attempts(course, send).then((reply) => {
+        if (course.isOver) return;
+        finish();
+        resolve(reply);
+      }, fail);
     });
-    const attempts = async (): Promise<Reply> => {
-      for (;;) {
-        const connection = await this.#connected(late.signal);
-        if (late.signal.aborted) throw late.signal.reason;
-        call.signal?.throwIfAborted();
-        sentOn = connection;
-        sentAtMs = performance.now();
-        call.onSend?.();
-        const reply = await send(connection);
-        if (!(reply instanceof RespError)) return reply;
-        // An error of the server at the first line: it was not run.
-        if (!this.#isWorthAnother(reply, connection)) throw errorOfReply(reply, connection.address);
-        if (this.#platform.now() + pauseMs > untilMs) throw errorOfReply(reply, connection.address);
-        sentOn = undefined;
-        await this.#pause(reply.word === "MOVED" ? 0 : reply.word === "ASK" ? waitsForSlotMs : pauseMs);
-      }
-    };
-    try {
-      return await raceSignal(raceSignal(attempts(), late.signal), call.signal);
-    } finally {
-      timer.cancel();
-      this.#processHold.release();
+  }
+
+  async #attempts(course: Course, send: (connection: Connection) => Promise<Reply>): Promise<Reply> {
+    for (;;) {
+      const connection = this.#connection?.isOpen ? this.#connection : await this.#connected(course.end.signal);
+      // It is answered already, by whatever ended it.
+      if (course.isOver) return null;
+      course.sentOn = connection;
+      course.sentAtMs = performance.now();
+      course.call.onSend?.();
+      const reply = await send(connection);
+      if (!(reply instanceof RespError)) return reply;
+      // An error of the server at the first line: it was not run.
+      if (!this.#isWorthAnother(reply, connection)) throw errorOfReply(reply, connection.address);
+      if (this.#platform.now() + pauseMs > course.untilMs) throw errorOfReply(reply, connection.address);
+      course.sentOn = undefined;
+      await this.#pause(reply.word === "MOVED" ? 0 : reply.word === "ASK" ? waitsForSlotMs : pauseMs);
     }
   }
 
@@ -271,6 +305,16 @@ export class PrimaryLink implements RedisLink {
   #pause(delayMs: number): Promise<void> {
     return new Promise((resolve) => void this.#platform.setTimer(delayMs, resolve));
   }
+}
+
+/** Its time is up. A connection that was silent for as long is dead. */
+function lateError({ call, sentOn, sentAtMs }: Course): ConclaveError {
+  if (sentOn !== undefined && sentOn.heardAtMs < sentAtMs && call.timeoutMs >= silenceMsMin) sentOn.destroy();
+  return conclaveError("TIMEOUT", `Redis did not answer within ${call.timeoutMs} ms.`, { definite: sentOn === undefined });
+}
+
+function doNothing(): void {
+  // There was no signal to follow.
 }
 
 /** `MOVED 3999 127.0.0.1:6381`. An empty host means the one that said it. */

@@ -167,6 +167,24 @@ test.skipIf(isMissing)(
   60_000,
 );
 
+test.skipIf(isMissing)(
+  "who waits for a session in quarantine is told that, how long it lasts and which option it is",
+  async () => {
+    const server = await ownServer();
+    const engine = await engineOn(server.url, { quarantineMs: 60_000 });
+    const store = engine.store("quarantined");
+    const refusal = await store.sharedSession({ timeoutMs: 300 }).catch((error: unknown) => error);
+    expect(hasCode(refusal, "QUARANTINED")).toBe(true);
+    const [, leftMs] = /another (\d+) ms\..*quarantineMs=-1/.exec((refusal as Error).message) ?? [];
+    expect(Number(leftMs)).toBeGreaterThan(60_000);
+    expect(Number(leftMs)).toBeLessThanOrEqual(75_000);
+    // Told from the first answer, less the time that has passed since.
+    const later = await store.sharedSession({ timeoutMs: 300 }).catch((error: unknown) => error);
+    const [, laterMs] = /another (\d+) ms/.exec((later as Error).message) ?? [];
+    expect(Number(leftMs) - Number(laterMs)).toBeGreaterThanOrEqual(250);
+  },
+);
+
 test.skipIf(isMissing)("a holder learns of a stolen lock at once, and of a frozen server before its TTL is over", async () => {
   const server = await ownServer();
   const engine = await engineOn(server.url, { quarantineMs: -1 });

@@ -8,7 +8,7 @@
  * All keep-alives of one turn go as one command.
  */
 import { background } from "../../base/background.ts";
-import { conclaveError, hasCode } from "../../base/errors.ts";
+import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import { raceSignal } from "../../base/link-signal.ts";
 import type { Platform, Telemetry, Timer } from "../../base/ports.ts";
@@ -18,7 +18,7 @@ import type { SessionOptions } from "../../store/store.ts";
 import type { LinkCall } from "./link.ts";
 import type { ScriptCaller } from "./script-caller.ts";
 import { scripts } from "./scripts.ts";
-import { checkedReply, listOf, numberOf, textOf } from "./txn-codec.ts";
+import { checkedReply, listOf, numberOf, quarantined, textOf } from "./txn-codec.ts";
 
 const openTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;
@@ -38,6 +38,8 @@ export interface RedisSessionsOptions {
 
 interface Shared {
   session: ClientSession | undefined;
+  /** The refusal that its opening waits out, and when that was said. */
+  refusal: { readonly leftMs: number; readonly atMs: number } | undefined;
   opening: Promise<ClientSession> | undefined;
 }
 
@@ -62,7 +64,11 @@ export class RedisSessions implements SessionHost {
    * A session of the caller's own. While the store is in quarantine it waits, for `timeoutMs` where that is given.
    * @throws QUARANTINED, TIMEOUT, CONNECTION_LOST, CLOSED, or the signal's reason
    */
-  async open(ttlMs: number, { signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
+  async open(
+    ttlMs: number,
+    { signal, timeoutMs }: SessionOptions = {},
+    onQuarantine: (leftMs: number) => void = () => undefined,
+  ): Promise<ClientSession> {
     const untilMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.platform.now() + timeoutMs;
     this.#options.caller.noteTtl(ttlMs);
     for (;;) {
@@ -72,6 +78,7 @@ export class RedisSessions implements SessionHost {
       } catch (error) {
         if (!hasCode(error, "QUARANTINED")) throw error;
         const leftMs = (error as { leftMs?: number }).leftMs ?? pokeAgainMs;
+        onQuarantine(leftMs);
         if (this.platform.now() + leftMs > untilMs) throw error;
         this.#options.telemetry?.emit({ kind: "client.retry", request: 0, why: error.message });
         await raceSignal(this.#pause(leftMs + 1), signal);
@@ -83,26 +90,34 @@ export class RedisSessions implements SessionHost {
   shared(ttlMs: number, { signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
     let shared = this.#shared.get(ttlMs);
     if (shared === undefined) {
-      shared = { session: undefined, opening: undefined };
+      shared = { session: undefined, refusal: undefined, opening: undefined };
       this.#shared.set(ttlMs, shared);
     }
     const entry = shared;
     if (entry.session?.alive) return Promise.resolve(entry.session);
-    entry.opening ??= this.open(ttlMs)
+    const onQuarantine = (leftMs: number): void => {
+      entry.refusal = { leftMs, atMs: this.platform.now() };
+    };
+    entry.opening ??= this.open(ttlMs, {}, onQuarantine)
       .then((opened) => {
         entry.session = opened;
         return opened;
       })
       .finally(() => {
         entry.opening = undefined;
+        entry.refusal = undefined;
       });
     const { opening } = entry;
     if (timeoutMs === undefined) return raceSignal(opening, signal);
     const late = new AbortController();
-    const timer = this.platform.setTimer(timeoutMs, () =>
-      late.abort(conclaveError("TIMEOUT", `The shared session was not open after ${timeoutMs} ms.`)),
-    );
+    const timer = this.platform.setTimer(timeoutMs, () => late.abort(this.#lateShared(entry, timeoutMs)));
     return raceSignal(raceSignal(opening, signal), late.signal).finally(() => timer.cancel());
+  }
+
+  /** Why the shared session was not open in time. */
+  #lateShared({ refusal }: Shared, timeoutMs: number): ConclaveError {
+    if (refusal === undefined) return conclaveError("TIMEOUT", `The shared session was not open after ${timeoutMs} ms.`);
+    return quarantined(Math.max(0, Math.ceil(refusal.leftMs - (this.platform.now() - refusal.atMs))));
   }
 
   keepAlive(session: ClientSession): void {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { encodeCommand, type Reply, ReplyParser, RespError } from "./resp.ts";
+import { encodeCommand, encodeHead, type Reply, ReplyParser, RespError } from "./resp.ts";
 
 function parse(chunks: readonly Buffer[]): Reply[] {
   const replies: Reply[] = [];
@@ -13,6 +13,20 @@ test("a command is an array of bulk strings, texts as UTF-8 and bytes as they ar
   const parts = encodeCommand(["GET", Uint8Array.of(0, 255), "é", 7]);
   const bytes = Buffer.concat(parts.map((part) => Buffer.from(part)));
   expect(bytes.toString("latin1")).toBe("*4\r\n$3\r\nGET\r\n$2\r\n\x00\xff\r\n$2\r\n\xc3\xa9\r\n$1\r\n7\r\n");
+});
+
+test("a command with a head is the same command", () => {
+  const [first, rest] = [
+    ["EVALSHA", "é", "2"],
+    ["", new Uint8Array(0), Uint8Array.of(13, 10), -1],
+  ] as const;
+  const whole = encodeCommand([...first, ...rest]);
+  const headed = encodeCommand(rest, encodeHead(first));
+  const bytesOf = (parts: typeof whole): string => Buffer.concat(parts.map((part) => Buffer.from(part))).toString("latin1");
+  expect(bytesOf(headed)).toBe(bytesOf(whole));
+  expect(bytesOf(whole)).toBe(
+    "*7\r\n$7\r\nEVALSHA\r\n$2\r\n\xc3\xa9\r\n$1\r\n2\r\n$0\r\n\r\n$0\r\n\r\n$2\r\n\r\n\r\n$2\r\n-1\r\n",
+  );
 });
 
 test("every kind of reply is read, however the bytes are cut", () => {

@@ -32,16 +32,26 @@ export class RespError {
 const bulkBytesMax = 536_870_912;
 const depthMax = 16;
 
+/** The first arguments of a command that is sent often, encoded once. */
+export interface CommandHead {
+  readonly count: number;
+  readonly text: string;
+}
+
+export function encodeHead(args: readonly string[]): CommandHead {
+  return { count: args.length, text: args.map((arg) => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join("") };
+}
+
 /** The bytes of one command. Texts are UTF-8. */
-export function encodeCommand(args: readonly Argument[]): (string | Uint8Array)[] {
+export function encodeCommand(args: readonly Argument[], head?: CommandHead): (string | Uint8Array)[] {
   const parts: (string | Uint8Array)[] = [];
-  let text = `*${args.length}\r\n`;
+  let text = `*${args.length + (head?.count ?? 0)}\r\n${head?.text ?? ""}`;
   for (const arg of args) {
-    if (arg instanceof Uint8Array) {
+    if (typeof arg === "object" && arg.length > 0) {
       parts.push(`${text}$${arg.length}\r\n`, arg);
       text = "\r\n";
     } else {
-      const written = String(arg);
+      const written = typeof arg === "object" ? "" : String(arg);
       text += `$${Buffer.byteLength(written)}\r\n${written}\r\n`;
     }
   }

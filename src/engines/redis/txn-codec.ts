@@ -8,7 +8,7 @@
  */
 import { unreachable } from "../../base/assert.ts";
 import { binaryStringToUtf8, fromBinaryString, toBinaryString } from "../../base/bytes.ts";
-import { conclaveError } from "../../base/errors.ts";
+import { type ConclaveError, conclaveError } from "../../base/errors.ts";
 import type { ResolvedCompare, ResolvedOp, ResolvedTxn } from "../../store/command.ts";
 import { Entry } from "../../store/entry.ts";
 import { isRangeOfKey, stripNamespace } from "../../store/key.ts";
@@ -120,15 +120,21 @@ export function checkedReply(reply: Reply): readonly Reply[] {
     case "REVISION_LIMIT":
       throw conclaveError(code, `Key ${shown} was not written: no revision is left.`);
     case "QUARANTINED":
-      throw Object.assign(
-        conclaveError(code, `The server is new to this store: no session begins for another ${textOf(list[1])} ms.`),
-        { leftMs: numberOf(list[1]) },
-      );
+      throw quarantined(numberOf(list[1]));
     case "WRONG_PROTOCOL":
       throw conclaveError(code, `The store on the server has layout ${textOf(list[1])}, written by a newer version.`);
     default:
       throw malformed();
   }
+}
+
+/** A new or changed primary: nobody may hold anything until every holder of the old one has stopped. */
+export function quarantined(leftMs: number): ConclaveError & { readonly leftMs: number } {
+  const error = conclaveError(
+    "QUARANTINED",
+    `The store is in quarantine, because its Redis is new to it (restarted, replaced or empty): no session begins for another ${leftMs} ms. \`?quarantineMs=-1\` in the URL does without, where no earlier holder can be alive.`,
+  );
+  return Object.assign(error, { leftMs });
 }
 
 function decodeResult(op: ResolvedOp, fields: readonly Reply[]): OpResult {
