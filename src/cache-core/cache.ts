@@ -153,7 +153,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
       onResync: (revision, why) => this.#emit({ kind: "cache.resynced", cache: name, revision, why }),
     });
     const follower = this.#follower;
-    this.#shelf = new Shelf({ l1, history, follower, metrics, weigh });
+    this.#shelf = new Shelf({ l1, history, follower, metrics, clock: this.#clock, weigh });
     if (l2 !== undefined && codec !== undefined) this.#l2 = this.#secondTier(l2, codec);
     this.#invalidator = new Invalidator({ store, history, follower, hasLeases: this.#l2 !== undefined });
     this.#leases = new FillLeases({ store, platform, ttlMs: options.leaseTtlMs });
@@ -185,9 +185,9 @@ export class Cache<V = unknown> implements AsyncDisposable {
     if (options === undefined || isPlain(options)) {
       const entry = this.#shelf.find(key);
       if (entry !== undefined) {
-        const nowMs = this.#clock.now();
-        if (this.#shelf.isServable(entry, nowMs)) {
+        if (this.#shelf.isServable(entry)) {
           this.#metrics.hits++;
+          const { nowMs } = this.#clock;
           if (nowMs >= entry.earlyMs) this.#maybeLoadEarly(entry, nowMs, load, options);
           if (this.#isCloned) return Promise.resolve(structuredClone(entry.value));
           entry.promise ??= Promise.resolve(entry.value);
@@ -201,7 +201,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   /** The value if this process has it, fresh and known to be valid; synchronous, and loads nothing. */
   peek(key: string): V | undefined {
     const entry = this.#shelf.find(key);
-    if (entry === undefined || !this.#shelf.isServable(entry, this.#clock.now())) return undefined;
+    if (entry === undefined || !this.#shelf.isServable(entry)) return undefined;
     this.#metrics.hits++;
     return this.#isCloned ? structuredClone(entry.value) : entry.value;
   }
@@ -347,7 +347,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
     checkReadOptions(options);
     options.signal?.throwIfAborted();
     this.#assertOpen();
-    const isReached = await this.#isReached(options.atLeast);
+    const isReady = options.atLeast === undefined && this.#follower.epoch !== undefined;
+    const isReached = isReady || (await this.#isReached(options.atLeast));
     const hash = keyHash(key);
     for (let attempt = 1; ; attempt++) {
       const nowMs = this.#platform.now();
@@ -445,7 +446,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   #landedOrStale(flight: Flight<V>, entry: CacheEntry<V> | undefined, softMs: number): Promise<CacheEntry<V> | undefined> {
     if (entry === undefined && this.#l2 === undefined) return flight.landing.then(() => undefined);
     return new Promise((resolve, reject) => {
-      const timer = this.#platform.setTimer(softMs, () => offer(), { ref: false });
+      const timer = softMs === 0 ? undefined : this.#platform.setTimer(softMs, () => offer(), { ref: false });
       let isSoftOver = softMs === 0;
       const offer = (): void => {
         isSoftOver = true;
@@ -456,7 +457,17 @@ export class Cache<V = unknown> implements AsyncDisposable {
         if (isSoftOver) offer();
       });
       if (softMs === 0) offer();
-      flight.landing.then(() => resolve(undefined), reject).finally(() => timer.cancel());
+      const end = (): void => timer?.cancel();
+      flight.landing.then(
+        () => {
+          end();
+          resolve(undefined);
+        },
+        (error: unknown) => {
+          end();
+          reject(error);
+        },
+      );
     });
   }
 

@@ -124,6 +124,8 @@ export class Filler<V> {
     const { key, keyHash } = flight;
     const giveUpMs = platform.now() + plan.leaseWaitMs;
     let waitMs = this.#parts.options.l2TimeoutMs;
+    // Of its own: where L2 took its time and answered, a load without a lease would be one more for everybody.
+    const leaseBudget: L2Budget = { leftMs: waitMs };
     let previous: CacheEntry<V> | undefined;
     let lease: Won | undefined;
     for (;;) {
@@ -138,7 +140,7 @@ export class Filler<V> {
       }
       // Nobody could find what others load: what is left is to load.
       if (found.kind === "failed" || lease !== undefined) return { kind: "load", lease, previous };
-      const answer = await this.#acquire(flight, budget);
+      const answer = await this.#acquire(flight, leaseBudget);
       if (answer.kind === "unknown") return { kind: "load", lease, previous };
       if (answer.kind === "won") {
         lease = answer;
@@ -175,7 +177,6 @@ export class Filler<V> {
     return answer;
   }
 
-  /** What the Store takes to answer is of the same budget as L2. */
   async #ask(flight: Flight<V>, budget: L2Budget, how: { readonly over?: number }): Promise<LeaseAnswer> {
     if (budget.leftMs <= 0) return { kind: "unknown" };
     const { platform, leases } = this.#parts;

@@ -97,25 +97,32 @@ export class GuardedL2 {
     }
   }
 
-  /** Never rejects. */
+  /**
+   * Never rejects. A deadline that is found to have passed is not yet L2's fault: this process may have slept, and the answer
+   * may lie there unread. What has come is read first, which takes a turn of the event loop.
+   */
   #call<T>(act: () => Promise<T>, timeoutMs: number): Promise<T | typeof failed> {
+    const { platform } = this.#options;
     return new Promise((resolve) => {
-      const timer = this.#options.platform.setTimer(
-        timeoutMs,
-        () => {
-          this.#onFailure(`no answer within ${timeoutMs} ms`);
-          resolve(failed);
-        },
-        { ref: true },
-      );
-      const onError = (error: unknown): void => {
+      let isAnswered = false;
+      const onLate = (): void => {
+        if (isAnswered) return;
+        this.#onFailure(`no answer within ${timeoutMs} ms`);
+        resolve(failed);
+      };
+      const timer = platform.setTimer(timeoutMs, () => platform.defer(onLate), { ref: true });
+      const onAnswer = (): void => {
+        isAnswered = true;
         timer.cancel();
+      };
+      const onError = (error: unknown): void => {
+        onAnswer();
         this.#onFailure(error instanceof Error ? error.message : String(error));
         resolve(failed);
       };
       try {
         act().then((value) => {
-          timer.cancel();
+          onAnswer();
           this.#onSuccess();
           resolve(value);
         }, onError);

@@ -28,7 +28,7 @@ export interface CacheMetrics {
   l2Failures: number;
   l2Poisoned: number;
   notSerializable: number;
-  /** How old the proof was when the oldest hit of all was served: never above `maxStaleMs`. */
+  /** How old the proof was, at most, when a read looked for a hit and was allowed one: never above `maxStaleMs`. */
   proofAgeMsMax: number;
 }
 

@@ -23,7 +23,7 @@ export interface CacheOptions {
    * Infinity (never checked). Default 2_000. Shorter is stricter, and asks the Store four times as often as this.
    */
   readonly maxStaleMs?: number;
-  /** How long L2 and the fill lease together may hold up a read. Default 100. */
+  /** How long L2, and then the Store that is asked for the fill lease, may each hold up a read. Default 100. */
   readonly l2TimeoutMs?: number;
   /** How long L2 is left alone once it failed three times in a row. Default 1_000. */
   readonly l2BreakerMs?: number;

@@ -10,15 +10,20 @@ import type { Follower } from "./follower.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
 import type { L1Store } from "./map-l1.ts";
 import type { CacheMetrics } from "./metrics.ts";
+import type { TurnClock } from "./turn-clock.ts";
 
 export interface ShelfParts<V> {
   readonly l1: L1Store<CacheEntry<V>>;
   readonly history: InvalidationHistory;
   readonly follower: Pick<Follower, "trustedUntilMs" | "proofMs">;
   readonly metrics: CacheMetrics;
+  readonly clock: TurnClock;
   /** Undefined: each entry counts 1. */
   readonly weigh: ((value: V) => number) | undefined;
 }
+
+/** No entry's `freshTick` is later. */
+const never = 2 ** 31 - 1;
 
 export class Shelf<V> {
   readonly #l1: L1Store<CacheEntry<V>>;
@@ -26,13 +31,16 @@ export class Shelf<V> {
   readonly #follower: Pick<Follower, "trustedUntilMs" | "proofMs">;
   readonly #metrics: CacheMetrics;
   readonly #weigh: ((value: V) => number) | undefined;
-  #meteredMs = 0;
+  readonly #clock: TurnClock;
+  /** Of the clock's last look, in whole ticks; while nothing may be trusted, later than any entry is fresh. */
+  #tick = never;
 
-  constructor({ l1, history, follower, metrics, weigh }: ShelfParts<V>) {
+  constructor({ l1, history, follower, metrics, clock, weigh }: ShelfParts<V>) {
     this.#l1 = l1;
     this.#history = history;
     this.#follower = follower;
     this.#metrics = metrics;
+    this.#clock = clock;
     this.#weigh = weigh;
   }
 
@@ -41,12 +49,29 @@ export class Shelf<V> {
     return this.#l1.get(key);
   }
 
-  /** The hit path: fresh, valid, and known to be. */
-  isServable(entry: CacheEntry<V>, nowMs: number): boolean {
-    if (nowMs >= entry.freshTick * tickMs && nowMs >= entry.freshUntilMs) return false;
-    if (nowMs > this.#follower.trustedUntilMs) return false;
-    if (nowMs !== this.#meteredMs) this.#meter(nowMs);
-    return entry.changes === this.#history.changes || this.#revalidate(entry);
+  /**
+   * The hit path: fresh, valid, and known to be. Trust is asked for when the clock is looked at: between two looks it can only
+   * fall by another store's coming, and that makes every entry invalid.
+   */
+  isServable(entry: CacheEntry<V>): boolean {
+    if (this.#clock.isDue()) this.#look();
+    if (entry.freshTick > this.#tick && entry.changes === this.#history.changes) return true;
+    return this.#isServableExactly(entry);
+  }
+
+  #isServableExactly(entry: CacheEntry<V>): boolean {
+    const { nowMs } = this.#clock;
+    return nowMs < entry.freshUntilMs && this.isTrusted(nowMs) && this.isValid(entry);
+  }
+
+  /** Reads of one look at the clock have one age. */
+  #look(): void {
+    const nowMs = this.#clock.look();
+    this.#tick = never;
+    if (!this.isTrusted(nowMs)) return;
+    this.#tick = Math.floor(nowMs / tickMs);
+    const ageMs = nowMs - this.#follower.proofMs;
+    if (ageMs > this.#metrics.proofAgeMsMax) this.#metrics.proofAgeMsMax = ageMs;
   }
 
   isTrusted(nowMs: number): boolean {
@@ -97,13 +122,6 @@ export class Shelf<V> {
 
   peek(key: string): CacheEntry<V> | undefined {
     return this.#l1.peek(key);
-  }
-
-  /** Reads of one look at the clock have one age. */
-  #meter(nowMs: number): void {
-    this.#meteredMs = nowMs;
-    const ageMs = nowMs - this.#follower.proofMs;
-    if (ageMs > this.#metrics.proofAgeMsMax) this.#metrics.proofAgeMsMax = ageMs;
   }
 
   #revalidate(entry: CacheEntry<V>): boolean {

@@ -25,7 +25,7 @@ export class Shadows implements WindowTuner {
   readonly #weightMax: number;
   #shadows: readonly Shadow[] = [];
   /** Keys whose hash is below it are in the sample. 0 until the cache is full for the first time. */
-  #sampledBelow = 0;
+  sampledBelow = 0;
   #current = 0;
   #uses = 0;
   #usesRemembered = 0;
@@ -36,16 +36,16 @@ export class Shadows implements WindowTuner {
   }
 
   use(hash: number, weight: number): number | undefined {
-    if (hash >= this.#sampledBelow) return undefined;
+    if (hash >= this.sampledBelow) return undefined;
     for (const shadow of this.#shadows) shadow.use(hash, weight);
     return ++this.#uses < this.#usesPerDecision ? undefined : this.#decide();
   }
 
   /** The first time, it becomes known how many entries fit. */
   noteFull(count: number): void {
-    if (this.#sampledBelow !== 0 || count === 0) return;
+    if (this.sampledBelow !== 0 || count === 0) return;
     const share = Math.min(1, entriesOfShadow / count);
-    this.#sampledBelow = Math.floor(share * 2 ** 32);
+    this.sampledBelow = Math.floor(share * 2 ** 32);
     this.#usesPerDecision = usesPerDecision * Math.ceil(share * count);
     this.#shadows = windowShares.map((windowShare) => new Shadow(Math.max(1, this.#weightMax * share), windowShare));
   }

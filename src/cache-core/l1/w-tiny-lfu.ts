@@ -17,6 +17,8 @@ import { grown, SlotLists } from "./slot-lists.ts";
 
 /** Finds out how large the window should be. */
 export interface WindowTuner {
+  /** It wants to hear of uses of keys whose hash is below this, and of no other. */
+  readonly sampledBelow: number;
   /** Of a use of a key. Answers the share that the window should have from now on, where that changes. */
   use(hash: number, weight: number): number | undefined;
   /** An entry was displaced for want of room, and `count` are left. */
@@ -179,7 +181,14 @@ export class WTinyLfu implements Policy {
 
   #used(slot: number): void {
     if (++this.#uses >= agingUses * Math.max(this.#count, firstSlot)) this.#age();
-    const share = this.#tuner?.use(this.#hashes[slot] as number, this.#weights[slot] as number);
+    const tuner = this.#tuner;
+    if (tuner !== undefined && tuner.sampledBelow !== 0) this.#tune(tuner, slot);
+  }
+
+  #tune(tuner: WindowTuner, slot: number): void {
+    const hash = this.#hashes[slot] as number;
+    if (hash >= tuner.sampledBelow) return;
+    const share = tuner.use(hash, this.#weights[slot] as number);
     if (share !== undefined) this.#setWindow(share);
   }
 

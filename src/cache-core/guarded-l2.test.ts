@@ -1,0 +1,72 @@
+/**
+ * The deadline around L2: strict with a silent L2, and not fooled by a process that slept itself.
+ */
+import { expect, test } from "vitest";
+import type { Platform } from "../base/ports.ts";
+import { GuardedL2 } from "./guarded-l2.ts";
+
+/** Timers and deferred work run when the test says so: as after a stall, where a timer runs before what lies in a socket. */
+function scene() {
+  const timers: (() => void)[] = [];
+  const deferred: (() => void)[] = [];
+  const answers: ((text: string) => void)[] = [];
+  const opened: string[] = [];
+  const platform: Platform = {
+    now: () => 0,
+    wallMs: () => 0,
+    setTimer: (_, callback) => {
+      let isOn = true;
+      timers.push(() => {
+        if (isOn) callback();
+      });
+      return {
+        cancel: () => {
+          isOn = false;
+        },
+      };
+    },
+    defer: (callback) => {
+      deferred.push(callback);
+    },
+    randomUint32: () => 0,
+  };
+  const guarded = new GuardedL2({
+    l2: {
+      name: "by hand",
+      get: () => new Promise((resolve) => answers.push(resolve)),
+      set: async () => undefined,
+      delete: async () => undefined,
+      clockMs: () => 0,
+    },
+    platform,
+    timeoutMs: 100,
+    breakerMs: 1_000,
+    onOpen: (_, why) => opened.push(why),
+    onClosed: () => undefined,
+  });
+  const runAll = (callbacks: (() => void)[]): void => {
+    for (const callback of callbacks.splice(0)) callback();
+  };
+  return { guarded, answers, opened, wake: () => runAll(timers), endTurn: () => runAll(deferred) };
+}
+
+test("answers that lay unread while the process slept are answers, and open no breaker", async () => {
+  const { guarded, answers, opened, wake, endTurn } = scene();
+  const reads = Array.from({ length: 50 }, (_, at) => guarded.get(`k${at}`, 100));
+  wake();
+  for (const answer of answers) answer("v");
+  await Promise.resolve();
+  endTurn();
+  expect(await Promise.all(reads)).toEqual(reads.map(() => ({ kind: "hit", text: "v" })));
+  expect(opened).toEqual([]);
+});
+
+test("an L2 that has said nothing in that turn either has failed, and three in a row open the breaker", async () => {
+  const { guarded, opened, wake, endTurn } = scene();
+  const reads = Array.from({ length: 3 }, (_, at) => guarded.get(`k${at}`, 100));
+  wake();
+  endTurn();
+  expect(await Promise.all(reads)).toEqual(reads.map(() => ({ kind: "failed" })));
+  expect(opened).toEqual(["no answer within 100 ms"]);
+  expect(await guarded.get("next", 100)).toEqual({ kind: "failed" });
+});
