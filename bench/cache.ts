@@ -162,7 +162,12 @@ async function main(): Promise<void> {
  * that never leave the turn) leaves the cache without a proof: it serves nothing until its next one, and loads.
  */
 async function untilTrusted(cache: Cache<unknown>): Promise<void> {
-  while (cache.peek(keys[0] as string) === undefined) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const { followed } = await cache.explain(keys[0] as string);
+    // Young enough to outlast a run.
+    if (followed.isTrusted && followed.proofAgeMs < 1_000) return;
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ loops
