@@ -31,9 +31,17 @@ test.each(files)("%s breaks nothing in the code as it is", async (file) => {
 });
 
 test.each(files)("%s breaks the bug that it was made from, within 30 events", { timeout: 60_000 }, async (file) => {
-  const { found, events } = parseSchedule(await readFile(join(folder, file), "utf8"));
+  const { found, events, protocol } = parseSchedule(await readFile(join(folder, file), "utf8"));
   expect(events.length).toBeLessThanOrEqual(30);
-  const { stdout, code } = await node("scripts/mutants.mjs", "--only", found?.mutant as string, "--replay", join(folder, file));
+  const { stdout, code } = await node(
+    "scripts/mutants.mjs",
+    "--only",
+    found?.mutant as string,
+    "--protocol",
+    protocol,
+    "--replay",
+    join(folder, file),
+  );
   expect(stdout).toContain(`VIOLATION ${found?.invariant}`);
   expect(code).toBe(0);
 });

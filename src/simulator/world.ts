@@ -246,6 +246,8 @@ export class World implements FaultTarget {
       case "misdirect":
         // Of a minority: a cluster that lost what a majority of its disks held has nothing to go on with.
         if ((this.#damaged ?? event.member) !== event.member) return;
+        // Not before all have met: until then the first start needs every one of them (decision 7).
+        if (![...this.#nodes.values()].every(({ member }) => (member?.replica.status().lastIndex ?? 0) > 0)) return;
         this.#damaged = event.member;
         if (event.do === "misdirect") node.disk.misdirectNext();
         else node.disk.decay(["segment-", "snapshot-"]);

@@ -101,6 +101,8 @@ export class Paxos implements Core<PaxosMessage> {
   #role: Role = "follower";
   #leader: MemberId | undefined;
   #campaign: Campaign | undefined;
+  /** When a take-over in the ballot that is promised was last seen to go on, our own or another's. */
+  #takeOverSeenMs = Number.NEGATIVE_INFINITY;
   /** The highest ballot heard of; the next own one goes above it. */
   #highest: Ballot = 0;
   #electionDeadlineMs = 0;
@@ -373,6 +375,12 @@ export class Paxos implements Core<PaxosMessage> {
       this.#send(from, { kind: "nack", promised: this.#promised, behind: false }, "control");
       return;
     }
+    // A long take-over is not duelled either: who has told all that it knows hears no more of it, and would begin its own.
+    const isHelping = this.#nowMs < this.#takeOverSeenMs + this.#options.electionTimeoutMs;
+    if (letter.dryRun && isHelping && ballotOwner(this.#promised, this.#members) !== from) {
+      this.#send(from, { kind: "nack", promised: this.#promised, behind: false }, "control");
+      return;
+    }
     if (letter.from <= this.#log.base) {
       // What it would have to know of those slots is no longer kept one by one; left out, it would seem free to choose.
       this.#send(from, { kind: "nack", promised: this.#promised, behind: true }, "control");
@@ -387,6 +395,7 @@ export class Paxos implements Core<PaxosMessage> {
       this.#promise(ballot);
       this.#becomeFollower(undefined);
     }
+    this.#takeOverSeenMs = this.#nowMs;
     // Whoever helps another to take over gives it the time for it.
     if (this.#role === "follower") this.#electionDeadlineMs = this.#randomDeadline(this.#options.electionTimeoutMs);
     const { entries, next } = this.#log.page(first, this.#log.last, this.#options.messageBytesMax);
@@ -411,6 +420,7 @@ export class Paxos implements Core<PaxosMessage> {
     const end = letter.entries.at(-1)?.index ?? 0;
     if (end > this.#chosen + 2 * horizonSlots || (letter.next !== 0 && letter.next <= letter.from)) return;
     if (!takeOver.report(from, letter)) return;
+    this.#takeOverSeenMs = this.#nowMs;
     if (letter.next !== 0) {
       this.#send(from, { kind: "prepare", ballot: takeOver.ballot, dryRun: false, from: letter.next }, "control");
       return;
