@@ -344,7 +344,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   async #read(key: string, load: Load<V>, options: ReadOptions, onParked?: () => void): Promise<V | undefined> {
     checkKey(key);
     checkLoad(load);
-    checkReadOptions(options);
+    if (options !== noOptions) checkReadOptions(options);
     options.signal?.throwIfAborted();
     this.#assertOpen();
     const isReady = options.atLeast === undefined && this.#follower.epoch !== undefined;

@@ -52,10 +52,7 @@ export class GuardedL2 {
   get(key: string, budgetMs: number): Promise<L2Answer> {
     const { l2, timeoutMs } = this.#options;
     if (budgetMs <= 0 || !this.#mayCall()) return Promise.resolve(failed);
-    return this.#call(() => l2.get(key), Math.min(budgetMs, timeoutMs)).then((answer) => {
-      if (answer === failed) return failed;
-      return typeof answer === "string" ? { kind: "hit", text: answer } : miss;
-    });
+    return this.#call(() => l2.get(key), Math.min(budgetMs, timeoutMs), answerOf);
   }
 
   /** `done` is called when it is written, or will not be. */
@@ -76,7 +73,7 @@ export class GuardedL2 {
       return;
     }
     this.#inBackground++;
-    const work = this.#call(act, this.#options.timeoutMs * 10).finally(() => {
+    const work = this.#call(act, this.#options.timeoutMs * 10, nothing).finally(() => {
       this.#inBackground--;
       done();
     });
@@ -101,7 +98,7 @@ export class GuardedL2 {
    * Never rejects. A deadline that is found to have passed is not yet L2's fault: this process may have slept, and the answer
    * may lie there unread. What has come is read first, which takes a turn of the event loop.
    */
-  #call<T>(act: () => Promise<T>, timeoutMs: number): Promise<T | typeof failed> {
+  #call<T>(act: () => Promise<T>, timeoutMs: number, answerOf: (value: T) => L2Answer): Promise<L2Answer> {
     const { platform } = this.#options;
     return new Promise((resolve) => {
       let isAnswered = false;
@@ -124,7 +121,7 @@ export class GuardedL2 {
         act().then((value) => {
           onAnswer();
           this.#onSuccess();
-          resolve(value);
+          resolve(answerOf(value));
         }, onError);
       } catch (error) {
         onError(error);
@@ -153,4 +150,12 @@ export class GuardedL2 {
     this.#state = { kind: "open", untilMs: platform.now() + breakerMs };
     if (state.kind === "closed") onOpen(failures, why);
   }
+}
+
+function answerOf(text: string | null): L2Answer {
+  return typeof text === "string" ? { kind: "hit", text } : miss;
+}
+
+function nothing(): L2Answer {
+  return miss;
 }
