@@ -31,8 +31,8 @@ export default [
   {
     name: "a hit is not checked against what was learnt since",
     file: "cache-core/shelf.ts",
-    find: "return entry.changes === this.#history.changes || this.#revalidate(entry);\n  }\n\n  isTrusted",
-    replace: "return entry.key !== undefined;\n  }\n\n  isTrusted",
+    find: "if (entry.freshTick > this.#tick && entry.changes === this.#history.changes) return true;",
+    replace: "if (entry.freshTick > this.#tick) return true;",
     source: "the lazy check itself",
   },
   {
@@ -45,8 +45,8 @@ export default [
   {
     name: "the bound is not enforced on hits",
     file: "cache-core/shelf.ts",
-    find: "if (nowMs > this.#follower.trustedUntilMs) return false;",
-    replace: "",
+    find: "return nowMs <= this.#follower.trustedUntilMs;",
+    replace: "return nowMs <= this.#follower.trustedUntilMs + 1e9;",
     source: "Redisson's default on reconnection: NONE",
   },
   {
