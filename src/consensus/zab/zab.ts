@@ -44,6 +44,7 @@ import { entryBytes, RaftLog } from "../raft/raft-log.ts";
 import { ReadQueue } from "../raft/read-queue.ts";
 import { FollowerProgress } from "./follower-progress.ts";
 import { agreementWith, epochStarts, isAhead } from "./history.ts";
+import { isLawful } from "./lawful.ts";
 import type { Vote, ZabMessage } from "./messages.ts";
 import { type ZabOptions, zabDefaults } from "./options.ts";
 import { Search } from "./search.ts";
@@ -762,6 +763,7 @@ export class Zab implements Core<ZabMessage> {
     const progress = leading.kind === "leading" && leading.epoch === pong.epoch ? leading.followers.get(from) : undefined;
     if (leading.kind !== "leading" || progress === undefined) return;
     progress.lastHeardMs = this.#nowMs;
+    if (pong.round > this.#round) return;
     progress.round = Math.max(progress.round, pong.round);
     this.#confirmReads(leading);
     if (progress.snapshot !== undefined) {
@@ -901,7 +903,7 @@ export class Zab implements Core<ZabMessage> {
   // ------------------------------------------------------------------------------------------------ post and disk
 
   #onMessage(from: MemberId, message: ZabMessage): void {
-    if (!this.#configuration.voters.includes(from)) return;
+    if (from === this.#self || !this.#configuration.voters.includes(from) || !isLawful(message)) return;
     switch (message.kind) {
       case "looking":
         this.#onLooking(from, message);
