@@ -115,16 +115,12 @@ export class Member {
         machineOptions: { limits, keepsDigest },
         configuration,
         post,
-        onMembers: (known, { isCommitted }) => {
-          peers?.setMembers(known);
-          if (isCommitted) {
-            background(
-              acquaintances
-                .forgetAllBut([...known.keys()])
-                .catch((error: unknown) => halt("A file could not be written.", error)),
-              "forget a member",
-            );
-          }
+        onMembers: (known) => peers?.setMembers(known),
+        onSettledMembers: (settled) => {
+          background(
+            acquaintances.forgetAllBut(settled).catch((error: unknown) => halt("A file could not be written.", error)),
+            "forget a member",
+          );
         },
         ...(options.replicaLimits === undefined ? {} : { limits: options.replicaLimits }),
         ...(options.onHalt === undefined ? {} : { onHalt: options.onHalt }),

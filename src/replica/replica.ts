@@ -22,7 +22,7 @@ import { ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { ProtocolName } from "../base/protocol-name.ts";
-import { membersOf } from "../consensus/configuration.ts";
+import { decodeConfiguration, membersOf } from "../consensus/configuration.ts";
 import type {
   Configuration,
   Core,
@@ -85,7 +85,9 @@ export interface ReplicaParts {
   /** What this start was told of addresses; it goes before what the configuration says. */
   readonly addresses: ReadonlyMap<MemberId, string>;
   /** The members that the configuration in force names, whenever they change. */
-  readonly onMembers?: (addresses: ReadonlyMap<MemberId, string>, options: { readonly isCommitted: boolean }) => void;
+  /** A configuration without an old half was committed: its members, in the order of commits. */
+  readonly onSettledMembers?: (members: readonly MemberId[]) => void;
+  readonly onMembers?: (addresses: ReadonlyMap<MemberId, string>) => void;
   /** Takes an encoded letter to a peer, or drops it. */
   readonly post: (to: MemberId, frame: Uint8Array, lane: "control" | "log" | "bulk") => void;
   /** For the machine of a snapshot from the leader. */
@@ -539,7 +541,10 @@ export class Replica implements ReplicaService {
           this.#outbox.put({ to: output.to, after: output.after, lane: output.lane, frame: this.#writer.finish() });
           break;
         case "deliver":
-          for (const entry of output.entries) this.#apply(entry);
+          for (const entry of output.entries) {
+            this.#apply(entry);
+            this.#tellSettled(entry);
+          }
           this.#inputs.push({ kind: "applied", index: (output.entries.at(-1) as LogEntry).index });
           this.#maybeSnapshot();
           break;
@@ -594,6 +599,18 @@ export class Replica implements ReplicaService {
     });
   }
 
+  /**
+   * Every configuration that is committed, also one that another had replaced by then: who was removed and added anew
+   * between two looks must not be taken for who it was. What a restart delivers again was told before.
+   */
+  #tellSettled(entry: LogEntry): void {
+    const { recovered } = this.#parts;
+    const recoveredIndex = recovered.entries.at(-1)?.index ?? recovered.snapshot?.index ?? 0;
+    if (entry.kind !== "configuration" || entry.index <= recoveredIndex) return;
+    const configuration = decodeConfiguration(entry.payload);
+    if (configuration.outgoing === undefined) this.#parts.onSettledMembers?.(membersOf(configuration));
+  }
+
   #onConfiguration({ configuration, committed }: Extract<Output<unknown>, { kind: "configuration" }>): void {
     this.#configuration = configuration;
     const members = membersOf(configuration);
@@ -603,7 +620,7 @@ export class Replica implements ReplicaService {
       if (address !== undefined) known.set(member, address);
     }
     this.#addresses = members.length === 0 ? this.#parts.addresses : known;
-    this.#parts.onMembers?.(this.#addresses, { isCommitted: committed && configuration.outgoing === undefined });
+    this.#parts.onMembers?.(this.#addresses);
     if (!committed || configuration.outgoing !== undefined) return;
     if (members.includes(this.member)) this.#wasMember = true;
     else if (this.#wasMember) this.#leave();
