@@ -22,10 +22,11 @@ import { decodeMetadata } from "./metadata.ts";
 import {
   Claim,
   callOptions,
-  deleteOps,
-  forget,
+  guardOf,
   type JoinOptions,
+  type LastWord,
   leaveQueue,
+  leaveQueueAsking,
   type Place,
   placeGone,
   type Queue,
@@ -130,8 +131,7 @@ class PermitPlace implements Place {
   }
 
   guard(): Compare {
-    const compare = { key: this.key, target: "createRevision", is: "equal", to: this.createRevision } as const;
-    return this.store.caps.crossNamespace ? { ...compare, namespace: this.store.namespace } : compare;
+    return guardOf(this);
   }
 
   async awaitTurn(signal: AbortSignal): Promise<Revision> {
@@ -165,22 +165,8 @@ class PermitPlace implements Place {
     return leaveQueue(this, { inDoubt: this.#inDoubt });
   }
 
-  async leaveAsking(timeoutMs: number): Promise<{ readonly holder: Entry | null; readonly position: number } | null> {
-    const createdBefore = this.createRevision;
-    const ops: Op[] = [{ kind: "range", range: everybody, order: "create", createdBefore, limit: 1 }, ...deleteOps(this.keys)];
-    const lost = linkSignal(this.session.lost);
-    try {
-      const { results } = await this.store.txn({ then: ops }, { timeoutMs, signal: lost.signal });
-      const [before] = results;
-      assert(before?.kind === "range", "a range is answered with entries");
-      if (this.#inDoubt) background(forget(this, { inDoubt: true }), "leaving a queue");
-      return { holder: before.entries[0] ?? null, position: before.count };
-    } catch {
-      background(forget(this, { inDoubt: this.#inDoubt }), "leaving a queue");
-      return null;
-    } finally {
-      lost.unlink();
-    }
+  leaveAsking(timeoutMs: number): Promise<LastWord | null> {
+    return leaveQueueAsking(this, { range: everybody, inDoubt: this.#inDoubt, timeoutMs });
   }
 
   /** Keeps the sum from what the watch tells, until it fits or there is reason to look. */

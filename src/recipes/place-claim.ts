@@ -6,12 +6,13 @@
  *
  * Keys are `session/number` and never used again, so every act here may be repeated without harm.
  */
+import { assert } from "../base/assert.ts";
 import { background } from "../base/background.ts";
 import { ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Platform } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
-import type { CallOptions, Compare, Op, Revision, Session, Store } from "../store/store.ts";
+import type { CallOptions, Compare, KeyRange, Op, Revision, Session, Store } from "../store/store.ts";
 import { sleep } from "./bell.ts";
 import { insist } from "./insist.ts";
 
@@ -34,7 +35,13 @@ export interface Place {
   /** Gives the place up, and with it the turn. Never rejects; what could not be done at once goes on in the background. */
   leave(): Promise<void>;
   /** Leaves, and tells in the same round trip who had the turn and how many stood before. Null: no answer within the time. */
-  leaveAsking(timeoutMs: number): Promise<{ readonly holder: Entry | null; readonly position: number } | null>;
+  leaveAsking(timeoutMs: number): Promise<LastWord | null>;
+}
+
+/** Who had the turn when somebody gave up, and how many stood before. */
+export interface LastWord {
+  readonly holder: Entry | null;
+  readonly position: number;
 }
 
 /** A rule by which turns come. */
@@ -147,6 +154,35 @@ export async function leaveQueue(claimed: Claimed, { inDoubt }: { readonly inDou
     // Whatever went wrong: `forget` knows which failures may be retried, and reports the others.
   }
   background(forget(claimed, { inDoubt }), "leaving a queue");
+}
+
+/** Holds as long as the place does; see `Place.guard`. */
+export function guardOf({ key, createRevision, store }: Pick<Place, "key" | "createRevision" | "store">): Compare {
+  const compare = { key, target: "createRevision", is: "equal", to: createRevision } as const;
+  return store.caps.crossNamespace ? { ...compare, namespace: store.namespace } : compare;
+}
+
+/** Leaves, and asks in the same round trip who of the range stood before; see `Place.leaveAsking`. */
+export async function leaveQueueAsking(
+  place: Claimed & Pick<Place, "createRevision">,
+  { range, inDoubt, timeoutMs }: { readonly range: KeyRange; readonly inDoubt: boolean; readonly timeoutMs: number },
+): Promise<LastWord | null> {
+  const { store, session, keys, createRevision: createdBefore } = place;
+  const ops: Op[] = [{ kind: "range", range, order: "create", createdBefore, limit: 1 }, ...deleteOps(keys)];
+  const lost = linkSignal(session.lost);
+  try {
+    const { results } = await store.txn({ then: ops }, { timeoutMs, signal: lost.signal });
+    const [before] = results;
+    assert(before?.kind === "range", "a range is answered with entries");
+    if (inDoubt) background(forget(place, { inDoubt }), "leaving a queue");
+    return { holder: before.entries[0] ?? null, position: before.count };
+  } catch {
+    // No last word then; `forget` sees to the keys.
+    background(forget(place, { inDoubt }), "leaving a queue");
+    return null;
+  } finally {
+    lost.unlink();
+  }
 }
 
 /**

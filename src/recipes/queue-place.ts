@@ -32,10 +32,11 @@ import {
   Claim,
   type ClaimKeys,
   callOptions,
-  deleteOps,
-  forget,
+  guardOf,
   type JoinOptions,
+  type LastWord,
   leaveQueue,
+  leaveQueueAsking,
   type Place,
   placeGone,
   type Queue,
@@ -86,8 +87,7 @@ export class QueuePlace implements Place {
   }
 
   guard(): Compare {
-    const compare = { key: this.key, target: "createRevision", is: "equal", to: this.createRevision } as const;
-    return this.store.caps.crossNamespace ? { ...compare, namespace: this.store.namespace } : compare;
+    return guardOf(this);
   }
 
   async awaitTurn(signal: AbortSignal): Promise<Revision> {
@@ -120,26 +120,8 @@ export class QueuePlace implements Place {
     return leaveQueue(this, { inDoubt: this.#inDoubt });
   }
 
-  async leaveAsking(timeoutMs: number): Promise<{ readonly holder: Entry | null; readonly position: number } | null> {
-    const createdBefore = this.createRevision;
-    const { rivals } = this.#line;
-    const ops: Op[] = [{ kind: "range", range: rivals, order: "create", createdBefore, limit: 1 }, ...deleteOps(this.keys)];
-    let answer: { readonly holder: Entry | null; readonly position: number } | null = null;
-    let inDoubt = true;
-    const lost = linkSignal(this.session.lost);
-    try {
-      const { results } = await this.store.txn({ then: ops }, { timeoutMs, signal: lost.signal });
-      const [before] = results;
-      assert(before?.kind === "range", "a range is answered with entries");
-      answer = { holder: before.entries[0] ?? null, position: before.count };
-      inDoubt = this.#inDoubt;
-    } catch {
-      // No last word then; `forget` sees to the key.
-    } finally {
-      lost.unlink();
-    }
-    if (inDoubt) background(forget(this, { inDoubt: this.#inDoubt }), "leaving a queue");
-    return answer;
+  leaveAsking(timeoutMs: number): Promise<LastWord | null> {
+    return leaveQueueAsking(this, { range: this.#line.rivals, inDoubt: this.#inDoubt, timeoutMs });
   }
 
   /**
