@@ -10,9 +10,9 @@ export default [
   },
   {
     name: "the guard compares nothing",
-    file: "recipes/queue-place.ts",
-    find: 'const compare = { key: this.key, target: "createRevision", is: "equal", to: this.createRevision } as const;',
-    replace: 'const compare = { key: this.key, target: "createRevision", is: "less", to: Number.MAX_SAFE_INTEGER } as const;',
+    file: "recipes/place-claim.ts",
+    find: 'const compare = { key, target: "createRevision", is: "equal", to: createRevision } as const;',
+    replace: 'const compare = { key, target: "createRevision", is: "less", to: Number.MAX_SAFE_INTEGER } as const;',
     world: "stack",
     source: "the half that nobody ships",
   },
