@@ -6,22 +6,9 @@
  */
 import { toBinaryString } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
-import type { Entry } from "../../store/entry.ts";
-import type { Revision } from "../../store/store.ts";
+import type { ChangeMessage } from "../../client/feed.ts";
+import type { Change } from "../../client/feed-watch.ts";
 import { decodeEntry } from "./txn-codec.ts";
-
-/** One key's change; `whole` with its namespace. */
-export interface Change {
-  readonly whole: string;
-  readonly previous: Entry | null;
-  readonly entry: Entry | null;
-}
-
-export interface ChangeMessage {
-  readonly revision: Revision;
-  /** Null: they were too large. */
-  readonly changes: readonly Change[] | null;
-}
 
 const lineFeed = 0x0a;
 

@@ -9,10 +9,11 @@ import { binaryStringToUtf8 } from "../../base/bytes.ts";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import { raceSignal } from "../../base/link-signal.ts";
 import type { Platform } from "../../base/ports.ts";
+import type { Push } from "../../client/feed.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import { errorOfReply } from "./connection.ts";
 import type { LinkCall, RedisLink, ScriptRequest } from "./link.ts";
-import type { PushHandler, RedisPush } from "./push.ts";
+import type { RedisPushHandler } from "./push.ts";
 import { type Argument, type Reply, RespError } from "./resp.ts";
 import type { Script } from "./scripts.ts";
 
@@ -45,7 +46,7 @@ const bulkStringType = 36;
 
 export interface HandedClient {
   readonly link: RedisLink;
-  readonly openPush: (handler: PushHandler) => RedisPush;
+  readonly openPush: (handler: RedisPushHandler) => Push;
 }
 
 /** @throws FOREIGN_CLIENT */
@@ -137,7 +138,7 @@ class HandedLink implements RedisLink {
 
 const handedAddress = { host: "the client that was handed in", port: 0 };
 
-function nodeRedisPush(client: NodeRedisShape, handler: PushHandler): RedisPush {
+function nodeRedisPush(client: NodeRedisShape, handler: RedisPushHandler): Push {
   const own = client.duplicate();
   const channels = new Set<string>();
   const listener = (message: Buffer, channel: Buffer): void => handler.onMessage(channel.toString("latin1"), message);
@@ -166,7 +167,7 @@ function nodeRedisPush(client: NodeRedisShape, handler: PushHandler): RedisPush 
   };
 }
 
-function ioredisPush(client: IoredisShape, handler: PushHandler): RedisPush {
+function ioredisPush(client: IoredisShape, handler: RedisPushHandler): Push {
   const own = client.duplicate();
   const channels = new Set<string>();
   const subscribe = (channel: string): void => {

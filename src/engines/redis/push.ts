@@ -8,17 +8,12 @@
 import { background } from "../../base/background.ts";
 import { toBinaryString } from "../../base/bytes.ts";
 import type { Platform, Timer } from "../../base/ports.ts";
+import type { Push } from "../../client/feed.ts";
 import type { Connection } from "./connection.ts";
 import { type Reply, RespError } from "./resp.ts";
 
-/** The push side of a client of Redis. Channels are binary strings. */
-export interface RedisPush {
-  subscribe(channel: string): void;
-  unsubscribe(channel: string): void;
-  close(): void;
-}
-
-export interface PushHandler {
+/** What is heard, before it is read. Channels are binary strings. */
+export interface RedisPushHandler {
   onSubscribed(channel: string): void;
   onMessage(channel: string, payload: Buffer): void;
 }
@@ -28,10 +23,10 @@ const pingMs = 5_000;
 const backoffMsMin = 20;
 const backoffMsMax = 1_000;
 
-export class PushConnection implements RedisPush {
+export class PushConnection implements Push {
   readonly #open: () => Promise<Connection>;
   readonly #platform: Platform;
-  readonly #handler: PushHandler;
+  readonly #handler: RedisPushHandler;
   readonly #channels = new Set<string>();
   #connection: Connection | undefined;
   #isOpening = false;
@@ -42,7 +37,7 @@ export class PushConnection implements RedisPush {
   constructor(options: {
     readonly open: () => Promise<Connection>;
     readonly platform: Platform;
-    readonly handler: PushHandler;
+    readonly handler: RedisPushHandler;
   }) {
     this.#open = options.open;
     this.#platform = options.platform;

@@ -11,6 +11,9 @@ import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Platform, Telemetry } from "../../base/ports.ts";
+import type { Push } from "../../client/feed.ts";
+import { FeedHub } from "../../client/feed-hub.ts";
+import { LeaseSessions } from "../../client/lease-sessions.ts";
 import { ProcessHold } from "../../client/process-hold.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
@@ -18,17 +21,17 @@ import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
 import type { CallOptions, Engine, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
+import { decodeChangeMessage } from "./change-message.ts";
 import type { ConnectionSettings } from "./connection.ts";
 import { examine } from "./doctor.ts";
 import { adoptClient } from "./handed-client.ts";
+import { leaseServer } from "./lease-server.ts";
 import { PrimaryLink, type RedisLink } from "./link.ts";
 import { primaryFinder } from "./primary-finder.ts";
-import { PushConnection, type PushHandler, type RedisPush } from "./push.ts";
+import { PushConnection, type RedisPushHandler } from "./push.ts";
 import { redisCaps, redisLimits } from "./redis-caps.ts";
-import { RedisHub } from "./redis-hub.ts";
-import { RedisSessions } from "./redis-sessions.ts";
 import { RedisStore, runTxn, timeoutMsDefault, ttlMsDefault } from "./redis-store.ts";
-import { ScriptCaller, tagOf } from "./script-caller.ts";
+import { channelOf, ScriptCaller, tagOf } from "./script-caller.ts";
 import { readServerReport, type ServerReport } from "./server-report.ts";
 import { slotOf } from "./slot.ts";
 
@@ -97,7 +100,7 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
   try {
     await link.open();
     const report = await readServerReport(link, { kind: url.kind, timeoutMs: settled.timeoutMs });
-    const openPush = (handler: PushHandler): RedisPush =>
+    const openPush = (handler: RedisPushHandler): Push =>
       new PushConnection({ open: () => link.openAnother(), platform: nodePlatform, handler });
     return new RedisEngine({ ...settled, link, openPush, report, processHold, telemetry: options.telemetry });
   } catch (error) {
@@ -114,7 +117,7 @@ export interface RedisEngineOptions {
   readonly quarantineMs: number;
   readonly ttlMsMax: number;
   readonly link: RedisLink;
-  readonly openPush: (handler: PushHandler) => RedisPush;
+  readonly openPush: (handler: RedisPushHandler) => Push;
   readonly report: ServerReport;
   readonly processHold: ProcessHold;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
@@ -125,8 +128,8 @@ export class RedisEngine implements Engine {
   readonly #options: RedisEngineOptions;
   readonly #platform: Platform = nodePlatform;
   readonly #caller: ScriptCaller;
-  readonly #hub: RedisHub;
-  readonly #sessions: RedisSessions;
+  readonly #hub: FeedHub;
+  readonly #sessions: LeaseSessions;
   #closing: Promise<void> | undefined;
 
   constructor(options: RedisEngineOptions) {
@@ -142,18 +145,22 @@ export class RedisEngine implements Engine {
       ttlMsDefault: Math.min(ttlMsDefault, ttlMsMax),
     });
     const caller = this.#caller;
-    this.#hub = new RedisHub({
-      group,
+    this.#hub = new FeedHub({
+      channelOf: (binaryNamespace) => channelOf(group, binaryNamespace),
       platform,
       processHold,
-      openPush: options.openPush,
+      openPush: (handler) =>
+        options.openPush({
+          onSubscribed: (channel) => handler.onSubscribed(channel),
+          onMessage: (channel, payload) => handler.onMessage(channel, decodeChangeMessage(payload)),
+        }),
       read: (txn) => runTxn({ caller, platform }, txn, { timeoutMs: timeoutMsDefault }),
       onWatch: () => this.#sessions.onWatch(),
     });
-    this.#sessions = new RedisSessions({
+    this.#sessions = new LeaseSessions({
       platform,
       processHold,
-      caller,
+      server: leaseServer(caller),
       telemetry,
       isAnyoneWatching: () => this.#hub.isWatched,
     });

@@ -3,6 +3,8 @@
  */
 import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { Platform } from "../../base/ports.ts";
+import type { FeedHub } from "../../client/feed-hub.ts";
+import type { LeaseSessions } from "../../client/lease-sessions.ts";
 import type { Caps } from "../../store/caps.ts";
 import { checkTtl, isReadOnly, type ResolvedTxn, readsOlderState } from "../../store/command.ts";
 import { namespacePrefix, wholeRange } from "../../store/key.ts";
@@ -20,8 +22,6 @@ import type {
 } from "../../store/store.ts";
 import { fastPathOf } from "./fast-path.ts";
 import { redisLimits } from "./redis-caps.ts";
-import type { RedisHub } from "./redis-hub.ts";
-import type { RedisSessions } from "./redis-sessions.ts";
 import type { Argument } from "./resp.ts";
 import type { ScriptCaller } from "./script-caller.ts";
 import { scripts } from "./scripts.ts";
@@ -36,8 +36,8 @@ export interface RedisStoreOptions {
   readonly caps: Caps;
   readonly platform: Platform;
   readonly caller: ScriptCaller;
-  readonly sessions: RedisSessions;
-  readonly hub: RedisHub;
+  readonly sessions: LeaseSessions;
+  readonly hub: FeedHub;
 }
 
 export class RedisStore implements Store {

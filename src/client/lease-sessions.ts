@@ -1,24 +1,44 @@
 /**
- * The sessions of one client of Redis: opened, shared by TTL, kept alive together, ended politely, and ended for others
+ * The sessions of one client whose server keeps the leases: opened, shared by TTL, kept alive together, ended politely, and ended for others
  * once their time is up.
  *
- * The server's clock judges a lease (a deadline in a sorted set), the holder's own clock judges when to stop (`ClientSession`).
- * Nobody on the server looks at the set by itself: every script ends what is due before it does its own work, and each
+ * The server's clock judges a lease (a deadline that it keeps), the holder's own clock judges when to stop (`ClientSession`).
+ * Nobody on the server looks at deadlines by itself: every call ends what is due before it does its own work, and each
  * client that waits for something looks once more when the nearest deadline that it was told of has passed (a poke).
  * All keep-alives of one turn go as one command.
  */
-import { background } from "../../base/background.ts";
-import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
-import type { ConclaveEvent } from "../../base/event.ts";
-import { raceSignal } from "../../base/link-signal.ts";
-import type { Platform, Telemetry, Timer } from "../../base/ports.ts";
-import type { ProcessHold } from "../../client/process-hold.ts";
-import { ClientSession, type SessionHost } from "../../client/session.ts";
-import type { SessionOptions } from "../../store/store.ts";
-import type { LinkCall } from "./link.ts";
-import type { ScriptCaller } from "./script-caller.ts";
-import { scripts } from "./scripts.ts";
-import { checkedReply, listOf, numberOf, quarantined, textOf } from "./txn-codec.ts";
+import { background } from "../base/background.ts";
+import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
+import type { ConclaveEvent } from "../base/event.ts";
+import { raceSignal } from "../base/link-signal.ts";
+import type { Platform, Telemetry, Timer } from "../base/ports.ts";
+import type { SessionOptions } from "../store/store.ts";
+import type { ProcessHold } from "./process-hold.ts";
+import { ClientSession, type SessionHost } from "./session.ts";
+
+/** One call of the server. */
+export interface LeaseCall {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** The call leaves now: deadlines count from here. */
+  readonly onSend?: () => void;
+}
+
+/** The server's half. `nextMs`: until the nearest deadline of any session; negative: there is none. */
+export interface LeaseServer {
+  /** @throws QUARANTINED (with `leftMs`: see `quarantined`) */
+  open(ttlMs: number, call: LeaseCall): Promise<{ readonly id: string; readonly nextMs: number }>;
+  /** Which of them live on. None asked for: only ends what is due. */
+  keepAlive(
+    sessions: readonly { readonly id: string; readonly ttlMs: number }[],
+    call: LeaseCall,
+  ): Promise<{ readonly answers: readonly boolean[]; readonly nextMs: number }>;
+  end(id: string, call: LeaseCall): Promise<void>;
+  /** The error of a quarantine with so much left. */
+  quarantined(leftMs: number): ConclaveError;
+  /** Somebody will ask for this TTL. */
+  noteTtl(ttlMs: number): void;
+}
 
 const openTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;
@@ -27,10 +47,10 @@ const pokeSpreadMs = 20;
 /** A server that does not answer a poke is asked again after this long. */
 const pokeAgainMs = 1_000;
 
-export interface RedisSessionsOptions {
+export interface LeaseSessionsOptions {
   readonly platform: Platform;
   readonly processHold: ProcessHold;
-  readonly caller: ScriptCaller;
+  readonly server: LeaseServer;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
   /** Whether anybody waits for what the end of a session would tell. */
   readonly isAnyoneWatching: () => boolean;
@@ -43,10 +63,10 @@ interface Shared {
   opening: Promise<ClientSession> | undefined;
 }
 
-export class RedisSessions implements SessionHost {
+export class LeaseSessions implements SessionHost {
   readonly platform: Platform;
   readonly processHold: ProcessHold;
-  readonly #options: RedisSessionsOptions;
+  readonly #options: LeaseSessionsOptions;
   readonly #sessions = new Set<ClientSession>();
   readonly #shared = new Map<number, Shared>();
   /** Asked for in this turn. */
@@ -54,7 +74,7 @@ export class RedisSessions implements SessionHost {
   #pokeTimer: Timer | undefined;
   #isClosed = false;
 
-  constructor(options: RedisSessionsOptions) {
+  constructor(options: LeaseSessionsOptions) {
     this.#options = options;
     this.platform = options.platform;
     this.processHold = options.processHold;
@@ -70,7 +90,7 @@ export class RedisSessions implements SessionHost {
     onQuarantine: (leftMs: number) => void = () => undefined,
   ): Promise<ClientSession> {
     const untilMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.platform.now() + timeoutMs;
-    this.#options.caller.noteTtl(ttlMs);
+    this.#options.server.noteTtl(ttlMs);
     for (;;) {
       if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
       try {
@@ -117,7 +137,7 @@ export class RedisSessions implements SessionHost {
   /** Why the shared session was not open in time. */
   #lateShared({ refusal }: Shared, timeoutMs: number): ConclaveError {
     if (refusal === undefined) return conclaveError("TIMEOUT", `The shared session was not open after ${timeoutMs} ms.`);
-    return quarantined(Math.max(0, Math.ceil(refusal.leftMs - (this.platform.now() - refusal.atMs))));
+    return this.#options.server.quarantined(Math.max(0, Math.ceil(refusal.leftMs - (this.platform.now() - refusal.atMs))));
   }
 
   keepAlive(session: ClientSession): void {
@@ -138,7 +158,7 @@ export class RedisSessions implements SessionHost {
 
   async end(session: ClientSession): Promise<void> {
     try {
-      await this.#options.caller.run(scripts.close, [session.id], { timeoutMs: closeTimeoutMs });
+      await this.#options.server.end(session.id, { timeoutMs: closeTimeoutMs });
     } catch {
       // It ends with its TTL: nobody keeps it alive any more.
     }
@@ -158,18 +178,17 @@ export class RedisSessions implements SessionHost {
     this.#pokeTimer?.cancel();
   }
 
-  async #openOnce(ttlMs: number, options: LinkCall): Promise<ClientSession> {
+  async #openOnce(ttlMs: number, options: LeaseCall): Promise<ClientSession> {
     let sentMs = this.platform.now();
     const onSend = (): void => {
       sentMs = this.platform.now();
     };
-    const reply = await this.#options.caller.run(scripts.open, [ttlMs], { ...options, onSend });
-    const [, , id, nextMs] = checkedReply(reply);
-    const session = new ClientSession({ id: textOf(id), ttlMs, sentMs, host: this });
+    const { id, nextMs } = await this.#options.server.open(ttlMs, { ...options, onSend });
+    const session = new ClientSession({ id, ttlMs, sentMs, host: this });
     this.#sessions.add(session);
     if (this.#isClosed) session.abandon();
     this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs });
-    this.#onNextDeadline(numberOf(nextMs));
+    this.#onNextDeadline(nextMs);
     return session;
   }
 
@@ -183,14 +202,12 @@ export class RedisSessions implements SessionHost {
       sentMs = this.platform.now();
     };
     try {
-      const args = sessions.flatMap((session) => [session.id, session.ttlMs]);
-      const reply = await this.#options.caller.run(scripts.keepAlive, args, { timeoutMs: ttlMsMin / 3, onSend });
-      const [, , nextMs, answers] = checkedReply(reply);
-      for (const [index, answer] of listOf(answers).entries()) {
-        if (answer === 1) sessions[index]?.confirm(sentMs);
+      const { answers, nextMs } = await this.#options.server.keepAlive(sessions, { timeoutMs: ttlMsMin / 3, onSend });
+      for (const [index, answer] of answers.entries()) {
+        if (answer) sessions[index]?.confirm(sentMs);
         else sessions[index]?.expire();
       }
-      this.#onNextDeadline(numberOf(nextMs));
+      this.#onNextDeadline(nextMs);
     } catch {
       // Unanswered: the session says it again, and judges by its own clock when it is too late.
     }
@@ -214,8 +231,7 @@ export class RedisSessions implements SessionHost {
   async #poke(): Promise<void> {
     let nextMs = pokeAgainMs;
     try {
-      const [, , next] = checkedReply(await this.#options.caller.run(scripts.keepAlive, [], { timeoutMs: pokeAgainMs }));
-      nextMs = numberOf(next);
+      ({ nextMs } = await this.#options.server.keepAlive([], { timeoutMs: pokeAgainMs }));
     } catch {
       // Asked again soon.
     }

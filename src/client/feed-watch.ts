@@ -6,40 +6,46 @@
  * `next` is the first revision that the reader has not been told of; nothing below it is ever told.
  */
 
-import { binaryStringToUtf8 } from "../../base/bytes.ts";
-import type { ConclaveError } from "../../base/errors.ts";
-import type { ProcessHold } from "../../client/process-hold.ts";
-import type { Entry } from "../../store/entry.ts";
-import { type BinaryRange, isInRange, stripNamespace } from "../../store/key.ts";
-import type { Revision, WatchBatch, WatchEvent } from "../../store/store.ts";
-import type { Change } from "./change-message.ts";
+import { binaryStringToUtf8 } from "../base/bytes.ts";
+import type { ConclaveError } from "../base/errors.ts";
+import type { Entry } from "../store/entry.ts";
+import { type BinaryRange, isInRange, stripNamespace } from "../store/key.ts";
+import type { Revision, WatchBatch, WatchEvent } from "../store/store.ts";
+import type { ProcessHold } from "./process-hold.ts";
+
+/** One key's change; `whole` with its namespace. */
+export interface Change {
+  readonly whole: string;
+  readonly previous: Entry | null;
+  readonly entry: Entry | null;
+}
 
 /** Batches that wait for the reader; beyond that the state is read again instead. */
 const unreadMax = 1_000;
 
-export interface RedisWatchOptions {
+export interface FeedWatchOptions {
   readonly range: BinaryRange;
   readonly from: Revision | undefined;
   readonly signal: AbortSignal | undefined;
   readonly processHold: ProcessHold;
   /** More was unread than is kept: read the state again. */
-  readonly onOverflow: (watch: RedisWatch) => void;
-  readonly onEnd: (watch: RedisWatch) => void;
+  readonly onOverflow: (watch: FeedWatch) => void;
+  readonly onEnd: (watch: FeedWatch) => void;
 }
 
-export class RedisWatch implements AsyncIterable<WatchBatch> {
+export class FeedWatch implements AsyncIterable<WatchBatch> {
   readonly range: BinaryRange;
   /** Undefined until the first reading: everything from then on. */
   next: Revision | undefined;
   isSyncing = true;
-  readonly #options: RedisWatchOptions;
+  readonly #options: FeedWatchOptions;
   #unread: WatchBatch[] = [];
   #isOver = false;
   #failure: ConclaveError | undefined;
   #wake: (() => void) | undefined;
   readonly #onAbort = (): void => this.end();
 
-  constructor(options: RedisWatchOptions) {
+  constructor(options: FeedWatchOptions) {
     this.#options = options;
     this.range = options.range;
     this.next = options.from;

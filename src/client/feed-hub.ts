@@ -1,34 +1,32 @@
 /**
  * The feeds of all namespaces that this process watches, over the one push channel.
  */
-import { conclaveError } from "../../base/errors.ts";
-import type { Platform } from "../../base/ports.ts";
-import type { ProcessHold } from "../../client/process-hold.ts";
-import type { ResolvedTxn } from "../../store/command.ts";
-import type { BinaryRange } from "../../store/key.ts";
-import type { Revision, TxnResult, WatchBatch } from "../../store/store.ts";
-import type { PushHandler, RedisPush } from "./push.ts";
-import { RedisFeed } from "./redis-feed.ts";
-import { RedisWatch } from "./redis-watch.ts";
-import { channelOf } from "./script-caller.ts";
+import { conclaveError } from "../base/errors.ts";
+import type { Platform } from "../base/ports.ts";
+import type { ResolvedTxn } from "../store/command.ts";
+import type { BinaryRange } from "../store/key.ts";
+import type { Revision, TxnResult, WatchBatch } from "../store/store.ts";
+import { type ChangeMessage, Feed, type Push, type PushHandler } from "./feed.ts";
+import { FeedWatch } from "./feed-watch.ts";
+import type { ProcessHold } from "./process-hold.ts";
 
-export interface RedisHubOptions {
-  readonly group: string;
+export interface FeedHubOptions {
+  readonly channelOf: (binaryNamespace: string) => string;
   readonly platform: Platform;
   readonly processHold: ProcessHold;
-  readonly openPush: (handler: PushHandler) => RedisPush;
+  readonly openPush: (handler: PushHandler) => Push;
   readonly read: (txn: ResolvedTxn) => Promise<TxnResult>;
   readonly onWatch: () => void;
 }
 
-export class RedisHub implements PushHandler {
-  readonly #options: RedisHubOptions;
-  readonly #feeds = new Map<string, RedisFeed>();
+export class FeedHub implements PushHandler {
+  readonly #options: FeedHubOptions;
+  readonly #feeds = new Map<string, Feed>();
   /** Opened with the first watch: who never waits needs no second connection. */
-  #push: RedisPush | undefined;
+  #push: Push | undefined;
   #isClosed = false;
 
-  constructor(options: RedisHubOptions) {
+  constructor(options: FeedHubOptions) {
     this.#options = options;
   }
 
@@ -48,7 +46,7 @@ export class RedisHub implements PushHandler {
     if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
     const { processHold } = this.#options;
     const feed = this.#feed(binaryNamespace);
-    const watch = new RedisWatch({
+    const watch = new FeedWatch({
       range,
       from,
       signal,
@@ -65,8 +63,8 @@ export class RedisHub implements PushHandler {
     this.#feeds.get(channel)?.onSubscribed();
   }
 
-  onMessage(channel: string, payload: Buffer): void {
-    this.#feeds.get(channel)?.onMessage(payload);
+  onMessage(channel: string, message: ChangeMessage): void {
+    this.#feeds.get(channel)?.onMessage(message);
   }
 
   close(): void {
@@ -76,9 +74,9 @@ export class RedisHub implements PushHandler {
     this.#push?.close();
   }
 
-  #feed(binaryNamespace: string): RedisFeed {
-    const { group, platform, read } = this.#options;
-    const channel = channelOf(group, binaryNamespace);
+  #feed(binaryNamespace: string): Feed {
+    const { channelOf, platform, read } = this.#options;
+    const channel = channelOf(binaryNamespace);
     let feed = this.#feeds.get(channel);
     if (feed !== undefined) return feed;
     this.#push ??= this.#options.openPush(this);
@@ -86,7 +84,7 @@ export class RedisHub implements PushHandler {
       this.#feeds.get(channel)?.end();
       this.#feeds.delete(channel);
     };
-    feed = new RedisFeed({ channel, push: this.#push, platform, read, onIdle });
+    feed = new Feed({ channel, push: this.#push, platform, read, onIdle });
     this.#feeds.set(channel, feed);
     return feed;
   }

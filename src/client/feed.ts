@@ -6,18 +6,35 @@
  * range: at that revision the reading and the pushes meet. Later watches start from what was pushed lately and is kept.
  * The subscription lingers when the last watch ends: the next wait for the same lock then costs no command.
  */
-import { background } from "../../base/background.ts";
-import { ConclaveError } from "../../base/errors.ts";
-import type { Platform, Timer } from "../../base/ports.ts";
-import type { ResolvedTxn } from "../../store/command.ts";
-import type { Revision, TxnResult } from "../../store/store.ts";
-import { type Change, decodeChangeMessage } from "./change-message.ts";
-import type { RedisPush } from "./push.ts";
-import type { RedisWatch } from "./redis-watch.ts";
+import { background } from "../base/background.ts";
+import { ConclaveError } from "../base/errors.ts";
+import type { Platform, Timer } from "../base/ports.ts";
+import type { ResolvedTxn } from "../store/command.ts";
+import type { Revision, TxnResult } from "../store/store.ts";
+import type { Change, FeedWatch } from "./feed-watch.ts";
 
-export interface RedisFeedOptions {
+/** What the server tells of one revision of a namespace. */
+export interface ChangeMessage {
+  readonly revision: Revision;
+  /** Null: they were too large, or are not told at all: read the state. */
+  readonly changes: readonly Change[] | null;
+}
+
+/** Where changes come from. A push is a hint that may be lost; each `onSubscribed` is a reason to read once what is true. */
+export interface Push {
+  subscribe(channel: string): void;
+  unsubscribe(channel: string): void;
+  close(): void;
+}
+
+export interface PushHandler {
+  onSubscribed(channel: string): void;
+  onMessage(channel: string, message: ChangeMessage): void;
+}
+
+export interface FeedOptions {
   readonly channel: string;
-  readonly push: RedisPush;
+  readonly push: Push;
   readonly platform: Platform;
   readonly read: (txn: ResolvedTxn) => Promise<TxnResult>;
   /** Nobody has watched for a while. */
@@ -31,9 +48,9 @@ const readAgainMs = 250;
 /** Ranges read by one transaction. */
 const rangesMax = 100;
 
-export class RedisFeed {
-  readonly #options: RedisFeedOptions;
-  readonly #watches = new Set<RedisWatch>();
+export class Feed {
+  readonly #options: FeedOptions;
+  readonly #watches = new Set<FeedWatch>();
   readonly #recent: { readonly revision: Revision; readonly changes: readonly Change[] }[] = [];
   /** Every change from this revision on is in `#recent`, or comes. Undefined: the subscription does not stand. */
   #coveredFrom: Revision | undefined;
@@ -45,7 +62,7 @@ export class RedisFeed {
   #lingerTimer: Timer | undefined;
   #isOver = false;
 
-  constructor(options: RedisFeedOptions) {
+  constructor(options: FeedOptions) {
     this.#options = options;
     options.push.subscribe(options.channel);
   }
@@ -54,7 +71,7 @@ export class RedisFeed {
     return this.#watches.size > 0;
   }
 
-  add(watch: RedisWatch): void {
+  add(watch: FeedWatch): void {
     this.#lingerTimer?.cancel();
     this.#watches.add(watch);
     const from = watch.next;
@@ -67,7 +84,7 @@ export class RedisFeed {
     for (const { revision, changes } of this.#recent) watch.onChanges(revision, changes);
   }
 
-  remove(watch: RedisWatch): void {
+  remove(watch: FeedWatch): void {
     this.#watches.delete(watch);
     if (this.#watches.size > 0 || this.#isOver) return;
     this.#lingerTimer?.cancel();
@@ -94,8 +111,7 @@ export class RedisFeed {
     this.#readSoon();
   }
 
-  onMessage(payload: Buffer): void {
-    const { revision, changes } = decodeChangeMessage(payload);
+  onMessage({ revision, changes }: ChangeMessage): void {
     if (changes === null) {
       this.onSubscribed();
       return;
@@ -129,7 +145,7 @@ export class RedisFeed {
     }
   }
 
-  async #readFor(watches: readonly RedisWatch[], subscription: number): Promise<boolean> {
+  async #readFor(watches: readonly FeedWatch[], subscription: number): Promise<boolean> {
     let result: TxnResult;
     try {
       result = await this.#options.read(readingOf(watches));
@@ -158,7 +174,7 @@ export class RedisFeed {
   }
 }
 
-function readingOf(watches: readonly RedisWatch[]): ResolvedTxn {
+function readingOf(watches: readonly FeedWatch[]): ResolvedTxn {
   return {
     kind: "txn",
     claim: null,
