@@ -286,7 +286,8 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
         throw new Abort("no");
       })
       .catch((error: TransactionAborted) => error);
-    expect(["aborted", "pending"]).toContain(await tm.outcome((aborted as TransactionAborted).gid));
+    // The store is a resource here: what only touched it leaves no trace, so "nothing found" is no evidence.
+    expect(["aborted", "pending", "unknown"]).toContain(await tm.outcome((aborted as TransactionAborted).gid));
     await expect(tm.outcome("nonsense")).rejects.toMatchObject({ code: "INVALID_OPTION" });
   });
 

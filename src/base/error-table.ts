@@ -72,6 +72,7 @@ export const errorTable = {
   REVISION_LIMIT: conflict("The store has reached revision 2^53 - 1; export it into a new one."),
   TRANSACTION_ABORTED: conflict("Nothing happened in any resource; `why` and the cause say whether running it again can help."),
   TRANSACTION_KEY_REUSED: conflict("The key belongs to another request; choose a new key for a new request."),
+  TRANSACTION_CLOSED: conflict("The transaction was settled, or its time was over, before this arrived; do not send it again."),
   TRANSACTION_EVIDENCE: conflict("Look at the evidence again (`conclave tx show`); what you asked for contradicts it."),
 
   // The answer did not come.

@@ -144,6 +144,16 @@ export class Coordinator {
     return { ...this.#counts, inFlight, inDoubt: this.#inDoubt.size, oldestInDoubtMs };
   }
 
+  /** Whether this process minds it at this moment. */
+  isInFlight(gid: string): boolean {
+    return [...this.#epochs].some((epoch) => epoch.inFlight.has(gid));
+  }
+
+  /** Whether the epoch is one of this process that may still live. */
+  isOwn(epoch: number): boolean {
+    return [...this.#epochs].some(({ number }) => number === epoch);
+  }
+
   /**
    * A name for a new transaction. Nothing is sent. Waits while a lost session is replaced.
    * @throws BUSY, CLOSED, or the signal's reason

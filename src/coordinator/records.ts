@@ -7,6 +7,8 @@
  *   i/<key>             idempotency: the result of the transaction that used the key
  *   h/<gid>             an outcome that is not what was decided; stays until an operator forgets it
  *   o/<gid>             what an operator did, why, and who it was
+ *   m/<gid>/<branch>    a branch in a service that cannot list its own: written before its Try, gone before the decision is
+ *   s/<gid>             a saga that runs; k/<key> the one that runs under a key
  *
  * Nothing is written for a transaction that begins, prepares or aborts: its absence is the record (presumed abort: Mohan,
  * Lindsay, Obermarck, "Transaction management in the R* distributed database management system", TODS 1986).
@@ -27,7 +29,12 @@ export const recordKeys = {
   heuristics: "h/",
   heuristic: (gid: string) => `h/${gid}`,
   operator: (gid: string) => `o/${gid}`,
-} as const satisfies Record<string, Key | ((name: string) => Key)>;
+  members: "m/",
+  member: (gid: string, branch: number) => `m/${gid}/${branch}`,
+  sagas: "s/",
+  saga: (gid: string) => `s/${gid}`,
+  sagaKey: (key: string) => `k/${key}`,
+} as const satisfies Record<string, Key | ((name: string, branch: number) => Key)>;
 
 export interface CoordinatorRecord {
   readonly host: string;
@@ -61,9 +68,40 @@ export interface HeuristicRecord {
 }
 
 export function encodeRecord(
-  record: CoordinatorRecord | DecisionRecord | IdempotencyRecord | HeuristicRecord | OperatorRecord,
+  record: CoordinatorRecord | DecisionRecord | IdempotencyRecord | HeuristicRecord | OperatorRecord | MemberRecord | SagaRecord,
 ): string {
   return JSON.stringify(record);
+}
+
+/** A branch in a service, before its Try is sent. */
+export interface MemberRecord {
+  readonly resource: string;
+  /** For people. */
+  readonly action: string;
+}
+
+/**
+ * A saga that runs. `turn`: `none` while it may still go either way; `pivot`: the pivot's answer decides, time does not any more;
+ * `back`: it compensates. Written at the beginning and at the turn, and by whoever takes over.
+ */
+export interface SagaRecord {
+  /** With its version: "checkout@3". */
+  readonly name: string;
+  /** JSON. */
+  readonly input: string;
+  readonly owner: { readonly coordinator: string; readonly epoch: number };
+  readonly turn: "none" | "pivot" | "back";
+  /** Of a turn back: why. */
+  readonly why?: string;
+  readonly takeOvers: number;
+  readonly key?: string;
+  readonly fingerprint: string;
+  readonly atMs: number;
+  /** Calendar milliseconds: then it turns back, unless it has reached its pivot. */
+  readonly deadlineAtMs: number;
+  readonly traceparent?: string;
+  /** The step that does not get through, and has been told about. */
+  readonly attention?: string;
 }
 
 /** An operator's action, kept beside the heuristic. */

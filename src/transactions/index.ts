@@ -2,10 +2,11 @@
  * The door `conclave/transactions`.
  */
 export { volatileWords } from "../coordinator/options.ts";
+export { type Barrier, type BarrierAnswer, type BarrierCall, type BarrierWork, barrierKeptMs } from "./barrier.ts";
 export { Abort, type AbortKind, TransactionAborted, TransactionUnknown } from "./errors.ts";
+export { type HttpOptions, HttpResource, http, type ServiceHandle } from "./http.ts";
 export {
   type Committed,
-  type OutcomeAnswer,
   type Resource,
   type Resources,
   type RunOptions,
@@ -14,7 +15,13 @@ export {
   transactions,
 } from "./manager.ts";
 export { type MariadbHandle, type MariadbOptions, MariadbResource, mariadb } from "./mariadb.ts";
+export type { OutcomeAnswer } from "./outcome.ts";
 export { type PostgresHandle, type PostgresOptions, PostgresResource, postgres } from "./postgres.ts";
 export type { Finding, HandleOf, SqlResource } from "./resource.ts";
+export { parseContext, type TxContext } from "./service-wire.ts";
+export { mariadbBarrier, postgresBarrier, type SqlBarrierOptions } from "./sql-barrier.ts";
+export { type StoreBarrierOptions, storeBarrier } from "./store-barrier.ts";
 export { type StoreHandle, type StoreResource, storeResource } from "./store-branch.ts";
+export { tccHandler } from "./tcc-handler.ts";
+export { type TccAction, type TccCall, TccService, type TccServiceOptions, tccService } from "./tcc-service.ts";
 export { Transaction } from "./transaction.ts";

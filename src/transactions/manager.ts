@@ -24,27 +24,23 @@ import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Telemetry } from "../base/ports.ts";
 import { type AbortWhy, Coordinator, type CoordinatorFigures, type Ticket, type Verdict } from "../coordinator/coordinator.ts";
-import { isResourceName, parseGid } from "../coordinator/gid.ts";
+import { isResourceName } from "../coordinator/gid.ts";
 import type { CoordinatorOptions } from "../coordinator/options.ts";
 import type { BranchRef } from "../coordinator/participant.ts";
-import {
-  type DecisionRecord,
-  decodeRecord,
-  type IdempotencyRecord,
-  recordKeys,
-  transactionsNamespace,
-} from "../coordinator/records.ts";
-import type { Engine, Store } from "../store/store.ts";
+import { decodeRecord, type IdempotencyRecord, recordKeys, transactionsNamespace } from "../coordinator/records.ts";
+import type { Engine } from "../store/store.ts";
 import { Abort, type AbortKind, TransactionAborted, TransactionUnknown } from "./errors.ts";
+import type { HttpResource } from "./http.ts";
 import { markersKeptMs } from "./marker.ts";
 import { within } from "./node-timers.ts";
+import { type OutcomeAnswer, type OutcomeParts, outcomeOf } from "./outcome.ts";
 import { type ReadAtomicOptions, readAtomic, type SnapshotReader } from "./read-atomic.ts";
 import type { Finding, SqlResource } from "./resource.ts";
 import type { StoreResource } from "./store-branch.ts";
 import { Transaction } from "./transaction.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: any handle will do here; `on` gives back the exact one.
-export type Resource = SqlResource<any> | StoreResource;
+export type Resource = SqlResource<any> | StoreResource | HttpResource;
 export type Resources = Readonly<Record<string, Resource>>;
 
 export interface TransactionsOptions<R extends Resources>
@@ -92,9 +88,6 @@ export interface Committed<T> {
   readonly isReplay: boolean;
 }
 
-/** `pending`: its coordinator lives and has not decided. `unknown`: a database that knows cannot be asked. */
-export type OutcomeAnswer = "committed" | "aborted" | "pending" | "unknown";
-
 /** @since 0.2.0 */
 export const transactionsDefaults = { timeoutMs: 10_000, markersKeptMs } as const;
 
@@ -114,9 +107,15 @@ export async function transactions<R extends Resources>(options: TransactionsOpt
   if (keptMs < 3_600_000) throw conclaveError("INVALID_OPTION", `\`markersKeptMs\` is ${keptMs}; it must be an hour or more.`);
   const store = engine.store(transactionsNamespace);
   const sql = new Map(
-    Object.entries(resources).flatMap(([name, each]) => (each.kind === "store" ? [] : [[name, each] as const])),
+    Object.entries(resources).flatMap(([name, each]) =>
+      each.kind === "store" || each.kind === "http" ? [] : [[name, each] as const],
+    ),
   );
   const participants = new Map([...sql].map(([name, each]) => [name, each.bind(name)]));
+  const services = new Map(
+    Object.entries(resources).flatMap(([name, each]) => (each.kind === "http" ? [[name, each.bind(name, store)] as const] : [])),
+  );
+  for (const [name, each] of services) participants.set(name, each);
   const telemetry: Telemetry<ConclaveEvent> | undefined = onEvent === undefined ? undefined : { emit: onEvent };
   const { store: _, resources: __, onEvent: ___, markersKeptMs: ____, ...rest } = options;
   const coordinator = await Coordinator.open({
@@ -127,17 +126,21 @@ export async function transactions<R extends Resources>(options: TransactionsOpt
     pid: process.pid,
     ...(telemetry === undefined ? {} : { telemetry }),
   });
-  const manager = new TransactionManager({ coordinator, store, resources, sql, keptMs });
+  const manager = new TransactionManager({
+    coordinator,
+    store,
+    resources,
+    sql,
+    services,
+    hasStore: Object.values(resources).some(({ kind }) => kind === "store"),
+    keptMs,
+  });
   await manager.migrate();
   return manager;
 }
 
-export interface ManagerParts<R extends Resources> {
-  readonly coordinator: Coordinator;
-  readonly store: Store;
+export interface ManagerParts<R extends Resources> extends OutcomeParts {
   readonly resources: R;
-  // biome-ignore lint/suspicious/noExplicitAny: as above.
-  readonly sql: ReadonlyMap<string, SqlResource<any>>;
   readonly keptMs: number;
 }
 
@@ -191,6 +194,7 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
     const tx = new Transaction<R>({
       ...this.#parts,
       gid: ticket.gid,
+      epoch: ticket.epoch,
       agent: lastAgent,
       deadlineMs: startedMs + timeoutMs,
       traceparent,
@@ -219,24 +223,8 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
   }
 
   /** What became of a transaction. Never guesses: `unknown` where a database that may know does not answer. */
-  async outcome(gid: string): Promise<OutcomeAnswer> {
-    const parts = parseGid(gid);
-    if (parts === null || parts.domain !== this.#parts.coordinator.domain) {
-      throw conclaveError("INVALID_OPTION", `${JSON.stringify(gid)} is no transaction of this store.`);
-    }
-    const { results } = await this.#parts.store.txn({
-      then: [
-        { kind: "get", key: recordKeys.decision(gid) },
-        { kind: "get", key: recordKeys.coordinator(parts.coordinator) },
-      ],
-    });
-    const [cell, coordinator] = results.map((result) => (result.kind === "get" ? result.entry : null));
-    if (cell != null) return decodeRecord<DecisionRecord>(cell.text).outcome === "commit" ? "committed" : "aborted";
-    const markers = await Promise.allSettled([...this.#parts.sql.values()].map((each) => each.marker(gid)));
-    // A marker of a branch that was not decided cannot be seen: whoever is in is in by decision.
-    if (markers.some((marker) => marker.status === "fulfilled" && marker.value !== null)) return "committed";
-    if (coordinator?.createRevision === parts.epoch) return "pending";
-    return markers.some(({ status }) => status === "rejected") ? "unknown" : "aborted";
+  outcome(gid: string): Promise<OutcomeAnswer> {
+    return outcomeOf(this.#parts, gid);
   }
 
   /**
@@ -432,10 +420,10 @@ function checkResources(resources: Resources): void {
         `Resource name ${JSON.stringify(name)} must be 1 to 12 small letters and digits, a letter first.`,
       );
     }
-    if (!["postgres", "mariadb", "store"].includes(resource?.kind)) {
+    if (!["postgres", "mariadb", "store", "http"].includes(resource?.kind)) {
       throw conclaveError(
         "INVALID_OPTION",
-        `Resource ${name} has no two-phase commit; make it with \`postgres\`, \`mariadb\` or \`storeResource\`.`,
+        `Resource ${name} has no two-phase commit; make it with \`postgres\`, \`mariadb\`, \`http\` or \`storeResource\`.`,
       );
     }
   }

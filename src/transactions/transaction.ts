@@ -2,9 +2,11 @@
  * One transaction, as the work sees it: a handle for each resource, the time that is left, and headers for what it calls.
  */
 import { conclaveError } from "../base/errors.ts";
+import type { Epoch } from "../coordinator/epoch.ts";
 import type { Branch } from "../coordinator/participant.ts";
 import type { Store } from "../store/store.ts";
 import { TransactionAborted } from "./errors.ts";
+import type { HttpResource, ServiceHandle } from "./http.ts";
 import type { Resources } from "./manager.ts";
 import { nodeTimers } from "./node-timers.ts";
 import type { HandleOf, ResourceBranch, SqlResource } from "./resource.ts";
@@ -12,6 +14,8 @@ import { StoreBranch } from "./store-branch.ts";
 
 export interface TransactionParts<R extends Resources> {
   readonly gid: string;
+  /** Who may decide it. */
+  readonly epoch: Epoch;
   readonly resources: R;
   readonly store: Store;
   readonly agent: string | undefined;
@@ -27,6 +31,10 @@ export class Transaction<R extends Resources> {
   readonly #parts: TransactionParts<R>;
   // biome-ignore lint/suspicious/noExplicitAny: each has its resource's handle.
   readonly #branches = new Map<string, ResourceBranch<any>>();
+  /** Each Try of a service is one. */
+  readonly #serviceBranches: Branch[] = [];
+  readonly #services = new Map<string, ServiceHandle>();
+  #branchCount = 0;
   readonly #ending = new AbortController();
   #storeBranch: StoreBranch | undefined;
   #isOver = false;
@@ -54,9 +62,10 @@ export class Transaction<R extends Resources> {
       this.#storeBranch ??= new StoreBranch(this.#parts.store, resource.namespace);
       return this.#storeBranch as never;
     }
+    if (resource.kind === "http") return this.#service(name, resource) as never;
     let branch = this.#branches.get(name);
     if (branch === undefined) {
-      const number = name === this.#parts.agent ? 0 : this.#branches.size + 1;
+      const number = name === this.#parts.agent ? 0 : this.#nextBranch();
       const ref = { gid: this.gid, branch: number, resource: name };
       branch = (resource as SqlResource<unknown>).branch(ref, { isReadOnly: readOnly, timeoutMs: this.remainingMs });
       this.#branches.set(name, branch);
@@ -77,7 +86,12 @@ export class Transaction<R extends Resources> {
   /** For calls to services: the transaction's name and the trace. */
   get headers(): Readonly<Record<string, string>> {
     const { traceparent } = this.#parts;
-    return { "conclave-tx": this.gid, ...(traceparent === undefined ? {} : { traceparent }) };
+    const deadlineAtMs = Math.ceil(Date.now() + this.remainingMs);
+    return {
+      "conclave-tx": this.gid,
+      "conclave-tx-deadline": String(deadlineAtMs),
+      ...(traceparent === undefined ? {} : { traceparent }),
+    };
   }
 
   /** Runs work inside this transaction: it commits with it, and an error of it forbids the commit even where it is caught. */
@@ -129,7 +143,35 @@ export class Transaction<R extends Resources> {
   } {
     const used = [...this.#branches].filter(([, branch]) => branch.isUsed);
     const agent = used.find(([name]) => name === this.#parts.agent)?.[1];
-    return { branches: used.flatMap(([, branch]) => (branch === agent ? [] : [branch])), agent, storeBranch: this.#storeBranch };
+    const branches = used.flatMap(([, branch]) => (branch === agent ? [] : [branch]));
+    return { branches: [...branches, ...this.#serviceBranches], agent, storeBranch: this.#storeBranch };
+  }
+
+  #nextBranch(): number {
+    this.#branchCount++;
+    return this.#branchCount;
+  }
+
+  #service(name: string, resource: HttpResource): ServiceHandle {
+    let handle = this.#services.get(name);
+    if (handle === undefined) {
+      const { epoch, traceparent } = this.#parts;
+      handle = resource.handleIn({
+        gid: this.gid,
+        epoch,
+        deadlineMs: this.deadlineMs,
+        traceparent,
+        remainingMs: () => this.remainingMs,
+        signal: this.signal,
+        nextBranch: () => this.#nextBranch(),
+        checkOpen: () => {
+          if (this.#isOver) throw conclaveError("CLOSED", `Transaction ${this.gid} is over.`);
+        },
+        onBranch: (branch) => this.#serviceBranches.push(branch),
+      });
+      this.#services.set(name, handle);
+    }
+    return handle;
   }
 
   #late(): Error {
