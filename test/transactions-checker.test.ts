@@ -29,6 +29,7 @@ describe.skipIf(skipped !== undefined)("the checker of the crash harness", () =>
 
   beforeAll(async () => {
     left = new pg.Pool({ connectionString: postgresServer.url });
+    left.on("error", () => undefined);
     right = mysql.createPool({ uri: mariadbServer.url });
     for (const statement of schema.left) await left.query(statement);
     for (const statement of schema.right) await right.query(statement);

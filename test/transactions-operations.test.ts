@@ -37,6 +37,7 @@ describe.skipIf(skipped !== undefined)("an operator", { timeout: 60_000 }, () =>
     folder = mkdtempSync(join(tmpdir(), "conclave-tx-"));
     cluster = await ServedCluster.start(folder, { count: 1 });
     left = new pg.Pool({ connectionString: leftUrl });
+    left.on("error", () => undefined);
     right = mysql.createPool({ uri: rightUrl });
     await left.query("CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL)");
     await right.query("CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL) ENGINE=InnoDB");

@@ -265,7 +265,8 @@ export class Coordinator {
     }
     const { resource } = refusal.branch.ref;
     if (refusal.answer === silent) {
-      const isLate = this.platform.now() >= deadlineMs;
+      // A timer may ring a moment before the clock says so.
+      const isLate = this.platform.now() >= deadlineMs - 1;
       const detail = isLate ? "it did not prepare in time" : "its connection was lost while it prepared";
       return { kind: "no", verdict: { kind: "aborted", why: isLate ? "deadline" : "vote", resource, detail } };
     }

@@ -285,7 +285,7 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
           cause: error,
         });
       }
-      const isLate = coordinator.platform.now() >= tx.deadlineMs;
+      const isLate = tx.isLate || coordinator.platform.now() >= tx.deadlineMs;
       const message = isLate
         ? "its time was over before the work was done"
         : error instanceof Error

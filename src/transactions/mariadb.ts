@@ -202,9 +202,14 @@ export class MariadbResource implements SqlResource<MariadbHandle> {
 
   async snapshot(): Promise<Snapshot<MariadbHandle>> {
     const connection = await this.connection();
-    await connection.query(
-      "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    );
+    try {
+      await connection.query(
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+      );
+    } catch (error) {
+      connection.destroy();
+      throw error;
+    }
     return {
       handle: handleOf((sql, values) => connection.query(sql, values), noLast),
       markers: async (withinMs) => {
@@ -285,7 +290,8 @@ export class MariadbResource implements SqlResource<MariadbHandle> {
   }
 }
 
-type BranchState = "unused" | "active" | "preparing" | "prepared" | "ended";
+/** `ending`: XA ROLLBACK is on its way; whatever came after it would stand alone. */
+type BranchState = "unused" | "active" | "preparing" | "prepared" | "ending" | "ended";
 
 class MariadbBranch implements ResourceBranch<MariadbHandle> {
   readonly isReadOnly: boolean;
@@ -293,10 +299,15 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
   readonly #resource: MariadbResource;
   readonly #ref: BranchRef;
   #state: BranchState = "unused";
+  #isSealed = false;
   #connection: Promise<MariadbConnection> | undefined;
   #opened: MariadbConnection | undefined;
   /** Whether XA START, or START TRANSACTION, has been sent. */
   #isStarted = false;
+  /** The packet with the start. Nothing follows it before its answer: without a transaction it would stand alone. */
+  #starting: Promise<unknown> | undefined;
+  /** Statements that were taken and not answered yet. */
+  readonly #pending = new Set<Promise<unknown>>();
   #failure: string | undefined;
   #last:
     | { readonly sql: string; readonly expect: { rows: number; otherwise?: string } | undefined; readonly values: unknown }
@@ -307,7 +318,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     this.#ref = ref;
     this.isReadOnly = options.isReadOnly;
     this.handle = handleOf(
-      (sql, values) => this.#query(sql, values),
+      (sql, values) => this.#take(sql, values),
       (sql, values, expect) => {
         this.#checkOpen(sql);
         this.#last = { sql, values, expect };
@@ -324,10 +335,18 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     return this.#state !== "unused" || this.#last !== undefined;
   }
 
+  seal(): void {
+    this.#isSealed = true;
+  }
+
   async prepare(parts: readonly BranchRef[]): Promise<{ readonly vote: Vote; readonly why?: string }> {
+    this.seal();
+    if (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     if (this.isReadOnly) return this.#endReading();
     const told = await this.#sendLast(parts, `XA PREPARE ${await this.#xid()}`);
     if (told !== undefined) return { vote: "no", why: told };
+    // The order to roll back came before this answer, and left what is prepared to recovery.
+    if (this.#isOver) return { vote: "no", why: overtaken };
     this.#state = "prepared";
     return { vote: "yes" };
   }
@@ -346,21 +365,21 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
   }
 
   async rollback(): Promise<FinishReply> {
-    const connection = this.#opened ?? (await this.#connection?.catch(() => undefined));
-    if (connection === undefined || this.#state === "ended") {
-      this.#state = "ended";
-      return "done";
-    }
+    this.seal();
+    if (this.#isOver) return "done";
     if (this.#state === "preparing") {
       // Its answer did not come: the connection goes, and what it prepared is found by recovery.
       this.#end(false);
       return "unreachable";
     }
-    if (!this.#isStarted) {
+    const wasPrepared = this.#state === "prepared";
+    // Before anything is waited for: a statement that still waits for the connection must not go out after the order.
+    this.#state = "ending";
+    const connection = await this.#connection?.catch(() => undefined);
+    if (connection === undefined || !this.#isStarted) {
       this.#end(true);
       return "done";
     }
-    const wasPrepared = this.#state === "prepared";
     const end = this.isReadOnly
       ? "ROLLBACK"
       : wasPrepared
@@ -378,7 +397,9 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
   }
 
   async commitAlone(parts: readonly BranchRef[]): Promise<"done" | "rolled-back" | "unknown"> {
+    this.seal();
     try {
+      if (this.#pending.size > 0) await Promise.allSettled(this.#pending);
       const told = await this.#sendLast(parts, `XA COMMIT ${await this.#xid()} ONE PHASE`);
       if (told !== undefined) return "rolled-back";
       this.#end(true);
@@ -399,7 +420,8 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
       return `a statement of the branch had failed: ${this.#failure}`;
     }
     const connection = await this.#open();
-    const xid = await this.#xid();
+    if (this.#isOver) return overtaken;
+    const xid = xidOf(this.ref);
     const start = this.#isStarted ? [] : [`XA START ${xid}`];
     const last = this.#last === undefined ? [] : [connection.format(this.#last.sql, this.#last.values)];
     const marker = connection.format(`INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES (?, ?, 0, 'do', ?)`, [
@@ -414,7 +436,8 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     try {
       if (expect !== undefined) {
         // The vote hangs on the number of rows: it is asked for first.
-        const [result] = await connection.query([...start, ...last].join("; "));
+        const [result] = await connection.query(packet([...start, ...last]));
+        if (this.#isOver) return overtaken;
         const results: unknown = start.length > 0 ? (result as unknown[]).at(-1) : result;
         const { affectedRows } = results as { affectedRows?: number };
         if (affectedRows !== expect.rows) {
@@ -422,8 +445,8 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
           await this.rollback();
           return expect.otherwise ?? `${affectedRows ?? 0} rows were touched instead of ${expect.rows}`;
         }
-        await connection.query(end.join("; "));
-      } else await connection.query([...start, ...last, ...end].join("; "));
+        await connection.query(packet(end));
+      } else await connection.query(packet([...start, ...last, ...end]));
       return undefined;
     } catch (error) {
       if (errno(error) === 0 || isConnectionLoss(error)) throw error;
@@ -448,15 +471,24 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     }
   }
 
+  #take(sql: unknown, values: unknown): Promise<[MariadbResult, unknown]> {
+    const answered = this.#query(sql, values);
+    this.#pending.add(answered);
+    const forget = (): void => {
+      this.#pending.delete(answered);
+    };
+    answered.then(forget, forget);
+    return answered;
+  }
+
   async #query(sql: unknown, values: unknown): Promise<[MariadbResult, unknown]> {
     this.#checkOpen(textOf(sql));
     const connection = await this.#open();
-    if (!this.#isStarted) {
-      this.#isStarted = true;
-      await connection.query(this.isReadOnly ? "START TRANSACTION READ ONLY" : `XA START ${await this.#xid()}`);
-    }
+    if (this.#isStarted) await this.#starting;
+    // Rolled back while it waited for the connection, which by now may be somebody else's.
+    if (this.#state !== "active") throw this.#closed();
     try {
-      return await connection.query(sql, values);
+      return this.#isStarted ? await connection.query(sql, values) : await this.#start(connection, { sql, values });
     } catch (error) {
       // The server has undone the statement alone, and would prepare the rest.
       this.#failure ??= messageOf(error);
@@ -464,10 +496,23 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     }
   }
 
+  /** The first statement, in one packet with the start, which the server leaves at the first error. */
+  async #start(connection: MariadbConnection, { sql, values }: { readonly sql: unknown; readonly values: unknown }) {
+    this.#isStarted = true;
+    const start = this.isReadOnly ? "START TRANSACTION READ ONLY" : `XA START ${xidOf(this.ref)}`;
+    const options = typeof sql === "string" ? { sql } : (sql as { readonly sql: string; readonly values?: unknown });
+    const text = packet([start, connection.format(options.sql, values ?? options.values)]);
+    const sent = connection.query({ ...options, sql: text, values: undefined });
+    this.#starting = sent.catch((error: unknown) => {
+      // Whether or not it was the start that failed: without it nothing more may be said on this connection.
+      if (isXaRefusal(error)) this.#end(false);
+    });
+    const [[, ...results], [, ...fields]] = (await sent) as [unknown[], unknown[]];
+    return (results.length === 1 ? [results[0], fields[0]] : [results, fields]) as [MariadbResult, unknown];
+  }
+
   #checkOpen(sql: string): void {
-    if (!["unused", "active"].includes(this.#state) || this.#last !== undefined) {
-      throw conclaveError("CLOSED", `This branch of ${this.#ref.gid} takes no more statements.`);
-    }
+    if (this.#isSealed || !["unused", "active"].includes(this.#state) || this.#last !== undefined) throw this.#closed();
     if (isTransactionControl(sql)) {
       throw conclaveError(
         "UNSUPPORTED",
@@ -488,6 +533,15 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     return xidOf(this.ref);
   }
 
+  #closed(): Error {
+    return conclaveError("CLOSED", `This branch of ${this.#ref.gid} takes no more statements.`);
+  }
+
+  /** Rolled back, or on the way there, by somebody who did not wait for what goes on here. */
+  get #isOver(): boolean {
+    return this.#state === "ending" || this.#state === "ended";
+  }
+
   #end(isClean: boolean): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
@@ -496,7 +550,14 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
   }
 }
 
+const overtaken = "it was rolled back meanwhile";
+
 type Query = MariadbHandle["query"];
+
+/** Several statements at once. Each on a line of its own: a comment at the end of one must not swallow the next. */
+function packet(statements: readonly string[]): string {
+  return statements.map((each) => each.replace(/[;\s]+$/, "")).join(";\n");
+}
 
 function handleOf(query: Query, last: MariadbHandle["last"]): MariadbHandle {
   const handle: MariadbHandle = {
@@ -543,6 +604,11 @@ function errno(error: unknown): number {
   return typeof number === "number" && typeof sqlState === "string" ? number : 0;
 }
 
+/** 1397 to 1402 and 1440: the connection is not in the state that the order asks for. */
+function isXaRefusal(error: unknown): boolean {
+  return (errno(error) >= 1397 && errno(error) <= 1402) || errno(error) === 1440;
+}
+
 /** Said by the server as its last word: shutdown, killed, ... */
 function isConnectionLoss(error: unknown): boolean {
   return [1053, 1317, 1927, 1152, 1158, 1159, 1160, 1161, 1184, 4031].includes(errno(error));
@@ -578,6 +644,8 @@ async function makePool(url: string, connectionsMax: number, answerMs: number): 
   });
   // A client that hangs is ended by the server, and with it what it had not prepared.
   pool.on("connection", (connection) => {
+    // The driver listens to the first error of a connection; unheard, a second one would end the process.
+    connection.on("error", ignore);
     connection.query("SET SESSION innodb_lock_wait_timeout = 5", ignore);
     connection.query("SET SESSION idle_transaction_timeout = 20", ignore);
   });
@@ -585,6 +653,7 @@ async function makePool(url: string, connectionsMax: number, answerMs: number): 
 }
 
 interface RawConnection {
+  on(event: "error", listener: (error: unknown) => void): unknown;
   query(sql: string, callback: (error: unknown) => void): void;
 }
 

@@ -195,9 +195,14 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
 
   async snapshot(): Promise<Snapshot<PostgresHandle>> {
     const client = await this.client();
-    await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-    // The snapshot is taken by the first statement, not by BEGIN.
-    await client.query("SELECT 1");
+    try {
+      await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+      // The snapshot is taken by the first statement, not by BEGIN.
+      await client.query("SELECT 1");
+    } catch (error) {
+      client.release(true);
+      throw error;
+    }
     return {
       handle: handleOf((statement, values) => client.query(statement, values), noLast),
       markers: async (withinMs) => {
@@ -324,8 +329,8 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
   }
 }
 
-/** `voting`: PREPARE is on its way, and nobody knows. */
-type BranchState = "unused" | "active" | "preparing" | "voting" | "prepared" | "ended";
+/** `voting`: PREPARE is on its way, and nobody knows. `ending`: ROLLBACK is on its way; whatever came after it would stand alone. */
+type BranchState = "unused" | "active" | "preparing" | "voting" | "prepared" | "ending" | "ended";
 
 class PostgresBranch implements ResourceBranch<PostgresHandle> {
   readonly ref: BranchRef;
@@ -334,6 +339,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   readonly #resource: PostgresResource;
   readonly #options: OpenOptions & { readonly isolation: string | undefined };
   #state: BranchState = "unused";
+  #isSealed = false;
   #client: Promise<PostgresClient> | undefined;
   #last:
     | {
@@ -362,7 +368,12 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     return this.#state !== "unused" || this.#last !== undefined;
   }
 
+  seal(): void {
+    this.#isSealed = true;
+  }
+
   async prepare(parts: readonly BranchRef[]): Promise<{ readonly vote: Vote; readonly why?: string }> {
+    this.seal();
     if (this.isReadOnly) return this.#endReading();
     const leave = await this.#resource.enterPrepared(this.#options.timeoutMs);
     if (leave === null) {
@@ -371,16 +382,13 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     }
     this.#leave = leave;
     const client = await this.#begin();
+    if (this.#isOver) return this.#overtaken();
     this.#state = "preparing";
-    const sent = this.#sendLast(client, parts);
-    const tag = sent.refusal.then(async (refusal) => {
-      // A statement that touched the wrong number of rows must not be prepared; it is known one round trip later.
-      if (refusal !== undefined) return refusal;
-      return undefined;
-    });
-    const expectsRows = this.#last?.expect !== undefined;
-    // With an expectation the vote waits for its answer; without one everything is on the wire at once.
-    const early = expectsRows ? await tag : undefined;
+    const { refusal: tag } = this.#sendLast(client, parts);
+    // A statement that touched the wrong number of rows must not be prepared: with an expectation the vote waits for its
+    // answer, without one everything is on the wire at once.
+    const early = this.#last?.expect === undefined ? undefined : await tag;
+    if (this.#isOver) return this.#overtaken();
     if (early !== undefined) {
       await this.rollback();
       return { vote: "no", why: early };
@@ -396,6 +404,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     ]);
     if ("error" in answer) {
       if (isDoubtful(answer.error)) throw answer.error;
+      if (this.#isOver) return this.#overtaken();
       this.#state = "preparing";
       await this.rollback();
       return { vote: "no", why: messageOf(answer.error) };
@@ -405,6 +414,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       this.#end(client, true);
       return { vote: "no", why: refusal ?? "a statement of the branch had failed" };
     }
+    // The order to roll back came before this answer, and left what is prepared to recovery.
+    if (this.#isOver) return this.#overtaken();
     this.#state = "prepared";
     client.release();
     return { vote: "yes" };
@@ -419,7 +430,9 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   async rollback(): Promise<FinishReply> {
     switch (this.#state) {
       case "unused":
+      case "ending":
       case "ended":
+        this.#isSealed = true;
         this.#leaveGate();
         return "done";
       case "prepared": {
@@ -435,6 +448,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       }
       case "preparing":
       case "active": {
+        // Before anything is waited for: a statement that still waits for the connection must not go out after the ROLLBACK.
+        this.#state = "ending";
         const client = await this.#client?.catch(() => undefined);
         if (client === undefined) {
           this.#state = "ended";
@@ -453,14 +468,14 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   }
 
   async commitAlone(parts: readonly BranchRef[]): Promise<"done" | "rolled-back" | "unknown"> {
+    this.seal();
     const client = await this.#begin();
+    if (this.#isOver) return "rolled-back";
     this.#state = "preparing";
     const { refusal } = this.#sendLast(client, parts);
-    if (this.#last?.expect !== undefined && (await refusal) !== undefined) {
-      await client.query("ROLLBACK").then(
-        () => this.#end(client, true),
-        () => this.#end(client, false),
-      );
+    const isRefused = this.#last?.expect !== undefined && (await refusal) !== undefined;
+    if (isRefused || this.#isOver) {
+      await this.rollback();
       return "rolled-back";
     }
     try {
@@ -512,13 +527,13 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   async #query(statement: unknown, values: unknown): Promise<PostgresResult> {
     this.#checkOpen(textOf(statement));
     const client = await this.#begin();
+    // Rolled back while it waited for the connection, which by now may be somebody else's.
+    if (this.#state !== "active") throw this.#closed();
     return client.query(statement as string, values as unknown[]);
   }
 
   #checkOpen(text: string): void {
-    if (!["unused", "active"].includes(this.#state) || this.#last !== undefined) {
-      throw conclaveError("CLOSED", `This branch of ${this.ref.gid} takes no more statements.`);
-    }
+    if (this.#isSealed || !["unused", "active"].includes(this.#state) || this.#last !== undefined) throw this.#closed();
     if (isTransactionControl(text)) {
       throw conclaveError(
         "UNSUPPORTED",
@@ -538,6 +553,20 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     });
     if (this.#state === "unused") this.#state = "active";
     return this.#client;
+  }
+
+  #closed(): Error {
+    return conclaveError("CLOSED", `This branch of ${this.ref.gid} takes no more statements.`);
+  }
+
+  /** Rolled back, or on the way there, by somebody who did not wait for what goes on here. */
+  get #isOver(): boolean {
+    return this.#state === "ending" || this.#state === "ended";
+  }
+
+  #overtaken(): { readonly vote: Vote; readonly why: string } {
+    this.#leaveGate();
+    return { vote: "no", why: "it was rolled back meanwhile" };
   }
 
   #end(client: PostgresClient, isClean: boolean): void {

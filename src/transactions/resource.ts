@@ -29,6 +29,8 @@ export interface ResourceBranch<Handle> extends Branch {
   readonly handle: Handle;
   /** Whether anything was sent, or kept for the last packet: a branch that is not takes no part. */
   readonly isUsed: boolean;
+  /** Takes no more statements, used or not. Those that it has taken are still sent, if it comes to a vote. */
+  seal(): void;
 }
 
 /** Runs on one snapshot. */

@@ -38,6 +38,7 @@ export class Transaction<R extends Resources> {
   readonly #ending = new AbortController();
   #storeBranch: StoreBranch | undefined;
   #isOver = false;
+  #isLate = false;
   #failure: unknown;
 
   /** Made by `TransactionManager.run`. */
@@ -115,7 +116,10 @@ export class Transaction<R extends Resources> {
         this.#ending.abort(reason);
         reject(reason);
       };
-      timer = nodeTimers.after(this.remainingMs, () => end(this.#late()));
+      timer = nodeTimers.after(this.remainingMs, () => {
+        this.#isLate = true;
+        end(this.#late());
+      });
       onAbort = () => end(signal?.reason);
       signal?.addEventListener("abort", onAbort, { once: true });
     });
@@ -129,9 +133,15 @@ export class Transaction<R extends Resources> {
     }
   }
 
-  /** For the manager: no more statements. */
+  /** For the manager: its time ended the work. A timer may ring a moment before the clock says so. */
+  get isLate(): boolean {
+    return this.#isLate;
+  }
+
+  /** For the manager: no more statements, not even on handles that the work still holds. */
   close(): void {
     this.#isOver = true;
+    for (const branch of this.#branches.values()) branch.seal();
     this.#storeBranch?.close();
   }
 
