@@ -14,7 +14,11 @@ const runs = [
   ["raft", "stack"],
   ["paxos", "core"],
   ["paxos", "stack"],
+  ["zab", "core"],
+  ["zab", "stack"],
   ["pbft", "core"],
+  ["transactions", "transactions"],
+  ["cache", "cache"],
 ];
 let differs = false;
 for (const [protocol, world] of runs) {

@@ -11,7 +11,7 @@ import type { Broken } from "./shrink.ts";
 export function scheduleOfSeed(seed: number, protocol: string, floors: RunFloors): Schedule | undefined {
   const simulated = protocolOf(protocol);
   const setup = drawSetup(seed, simulated);
-  const world = new CoreWorld({ protocol: simulated, setup, dice: seed });
+  const world = new CoreWorld({ protocol: simulated, setup, dice: seed, records: true });
   const broken = breaks(world, () => world.run(floors));
   if (broken === undefined) return undefined;
   return {

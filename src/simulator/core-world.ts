@@ -85,15 +85,22 @@ export class CoreWorld implements FaultTarget {
   readonly #configuration: Configuration;
   readonly #operator: Operator | undefined;
   readonly #writer = new ByteWriter();
-  /** What was done to the group so far, for a schedule. */
+  /** What was done to the group so far, for a schedule; empty unless the world records. */
   readonly events: TimedEvent[] = [];
+  readonly #records: boolean;
   /** Undefined while the faults last. */
   healedAtMs: number | undefined;
   #ticket = 0;
   #trace = 0;
 
-  constructor(parts: { readonly protocol: SimulatedProtocol<unknown>; readonly setup: Setup; readonly dice: number }) {
+  constructor(parts: {
+    readonly protocol: SimulatedProtocol<unknown>;
+    readonly setup: Setup;
+    readonly dice: number;
+    readonly records?: boolean;
+  }) {
     const { protocol, setup } = parts;
+    this.#records = parts.records ?? false;
     this.#setup = setup;
     this.#dice = new Dice(parts.dice);
     this.#protocol = protocol.withLimits(setup.limits);
@@ -145,16 +152,16 @@ export class CoreWorld implements FaultTarget {
   }
 
   leader(): string | undefined {
-    let best: Node | undefined;
+    let best: string | undefined;
+    let bestTerm = -1;
     for (const node of this.#nodes.values()) {
-      if (
-        node.up &&
-        node.core.probe().role === "leader" &&
-        (best === undefined || node.core.probe().term > best.core.probe().term)
-      )
-        best = node;
+      if (!node.up) continue;
+      const { role, term } = node.core.probe();
+      if (role !== "leader" || term <= bestTerm) continue;
+      best = node.name;
+      bestTerm = term;
     }
-    return best?.name;
+    return best;
   }
 
   isUp(member: string): boolean {
@@ -213,7 +220,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   #do(event: WorldEvent): void {
-    this.events.push({ ...event, atMs: this.#queue.nowMs });
+    if (this.#records) this.events.push({ ...event, atMs: this.#queue.nowMs });
     if (isLoad(event)) this.#load(event);
     else this.#player.play(event);
   }
@@ -415,9 +422,13 @@ export class CoreWorld implements FaultTarget {
   }
 
   #post(node: Node): void {
-    const waiting = node.waiting.filter((letter) => letter.after > node.durableSequence);
+    if (node.waiting.length === 0) return;
+    const waiting: Node["waiting"] = [];
     for (const letter of node.waiting) {
-      if (letter.after > node.durableSequence) continue;
+      if (letter.after > node.durableSequence) {
+        waiting.push(letter);
+        continue;
+      }
       this.checker.onWire?.(node.name, letter.to, this.#protocol.decode(letter.frame));
       this.#network.send(node.name, letter.to, () => this.#arrive(node.name, this.#node(letter.to), letter.frame));
     }

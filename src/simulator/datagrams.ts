@@ -40,7 +40,8 @@ export class Datagrams {
   faults: NetworkFaults = calmNetwork;
   readonly #queue: EventQueue;
   readonly #dice: Dice;
-  readonly #links = new Map<string, Link>();
+  /** By sender, then by receiver. */
+  readonly #links = new Map<string, Map<string, Link>>();
 
   constructor(queue: EventQueue, dice: Dice) {
     this.#queue = queue;
@@ -95,11 +96,15 @@ export class Datagrams {
   }
 
   #link(from: string, to: string): Link {
-    const name = `${from}>${to}`;
-    let link = this.#links.get(name);
+    let links = this.#links.get(from);
+    if (links === undefined) {
+      links = new Map();
+      this.#links.set(from, links);
+    }
+    let link = links.get(to);
     if (link === undefined) {
-      link = { random: this.#dice.stream(`link ${name}`), cut: false, clogged: false, held: [] };
-      this.#links.set(name, link);
+      link = { random: this.#dice.stream(`link ${from}>${to}`), cut: false, clogged: false, held: [] };
+      links.set(to, link);
     }
     return link;
   }

@@ -16,9 +16,18 @@ import { formatSchedule, parseSchedule, type Schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
 import { type RunReport, type Simulation, simulations, type WorldName } from "./simulations.ts";
 
+/** What stands behind "the protocols hold": one after the other by one command. */
+const longRuns = [
+  ["raft", 50_000_000],
+  ["paxos", 20_000_000],
+  ["zab", 20_000_000],
+  ["pbft", 20_000_000],
+] as const;
+
 const usage = `npm run sim -- [options]
 
-  --protocol NAME ${Object.keys(simulations).join(", ")} (default raft)
+  --protocol NAME ${Object.keys(simulations).join(", ")} (default raft), or
+                  all: the long run, ${longRuns.map(([name, steps]) => `${name} ${steps / 1e6}`).join(", ")} million steps (or --steps) of the core worlds
   --seed N        replay one seed (whole stack and core) and print its trace hash
   --shrink FILE   with --seed: reduce what breaks the core world to a short schedule, and save it
   --replay FILE   run a saved schedule (docs/schedule-format.md)
@@ -56,7 +65,8 @@ interface Sums {
   seeds: number;
   steps: number;
   virtualMs: number;
-  tookMs: number;
+  /** Processor time of the seeds, collector included, whoever else was on the machine. */
+  cpuMs: number;
   counts: CheckerCounts;
   operations: number;
   grants: number;
@@ -98,7 +108,13 @@ async function main(): Promise<void> {
     process.exitCode = await replay(options.seed, options.settings, options.trace);
     return;
   }
-  const { settings, jobs, json, coverage } = options;
+  let failed = false;
+  for (const settings of options.runs) failed = (await runAll(settings, options)) || failed;
+  process.exitCode = failed ? 1 : 0;
+}
+
+/** True when something was violated or missed. */
+async function runAll(settings: Settings, { jobs, json, coverage }: ReturnType<typeof readOptions>): Promise<boolean> {
   const startedMs = Date.now();
   const results = await Promise.all(share(settings, jobs).map(spawnWorker));
   const failures = results.flatMap((result) => result.failures);
@@ -109,7 +125,7 @@ async function main(): Promise<void> {
   const missed = coverage
     ? sums.flatMap(([world, { branches }]) => reportCoverage(settings.protocol, world, branches, json))
     : [];
-  process.exitCode = failures.length + missed.length === 0 ? 0 : 1;
+  return failures.length + missed.length > 0;
 }
 
 /** Answers the branches that no seed reached. */
@@ -148,29 +164,37 @@ function readOptions() {
       console.log(usage);
       process.exit(0);
     }
-    const simulation = simulations[values.protocol];
-    if (simulation === undefined)
-      throw new Error(`--protocol is one of ${Object.keys(simulations).join(", ")}, not "${values.protocol}".`);
-    const worlds = simulation.worlds.filter((world) => values.world === "both" || values.world === world);
-    if (worlds.length === 0)
-      throw new Error(`--world "${values.world}": ${values.protocol} has ${simulation.worlds.join(" and ")}.`);
-    const steps = values.steps === undefined ? Number.MAX_SAFE_INTEGER : whole(values.steps, "steps");
-    // A seed is never shorter than the floor, so as many as these are enough.
-    const seeds = values.steps === undefined ? "200" : String(Math.ceil(steps / floors.stepsMin) + 64);
-    const settings: Settings = {
-      protocol: values.protocol,
-      from: whole(values.from, "from"),
-      seeds: whole(values.seeds ?? seeds, "seeds"),
-      steps,
-      worlds,
-      twice: values.twice,
-      seconds: Number(values.seconds),
-      cpuSeconds: Number(values["cpu-seconds"]),
-      failuresMax: values["until-failure"] ? 1 : 5,
+    const asked = values.steps === undefined ? undefined : whole(values.steps, "steps");
+    const settingsOf = (protocol: string, steps = Number.MAX_SAFE_INTEGER, onlyWorld = values.world): Settings => {
+      const simulation = simulations[protocol];
+      if (simulation === undefined)
+        throw new Error(`--protocol is one of ${Object.keys(simulations).join(", ")}, all, not "${protocol}".`);
+      const worlds = simulation.worlds.filter((world) => onlyWorld === "both" || onlyWorld === world);
+      if (worlds.length === 0) throw new Error(`--world "${onlyWorld}": ${protocol} has ${simulation.worlds.join(" and ")}.`);
+      // A seed is never shorter than the floor, so as many as these are enough.
+      const seeds = steps === Number.MAX_SAFE_INTEGER ? "200" : String(Math.ceil(steps / floors.stepsMin) + 64);
+      return {
+        protocol,
+        from: whole(values.from, "from"),
+        seeds: whole(values.seeds ?? seeds, "seeds"),
+        steps,
+        worlds,
+        twice: values.twice,
+        seconds: Number(values.seconds),
+        cpuSeconds: Number(values["cpu-seconds"]),
+        failuresMax: values["until-failure"] ? 1 : 5,
+      };
     };
+    const runs =
+      values.protocol === "all"
+        ? longRuns.map(([protocol, steps]) => settingsOf(protocol, asked ?? steps, "core"))
+        : [settingsOf(values.protocol, asked)];
+    const [settings] = runs as [Settings];
     const seed = values.seed === undefined ? undefined : whole(values.seed, "seed");
     const files = { shrink: values.shrink, replay: values.replay };
+    if (runs.length > 1 && seed !== undefined) throw new Error("--seed needs one --protocol.");
     return {
+      runs,
       settings,
       seed,
       trace: values.trace,
@@ -208,7 +232,9 @@ interface WorkerResult {
 
 function spawnWorker(settings: Settings): Promise<WorkerResult> {
   return new Promise((resolve, reject) => {
-    const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, CONCLAVE_SIM_WORKER: "1" } });
+    // Letters die young, if the collector lets them.
+    const execArgv = [...process.execArgv, "--max-semi-space-size=64"];
+    const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, CONCLAVE_SIM_WORKER: "1" }, execArgv });
     child.send(settings);
     child.once("message", (result) => resolve(result as WorkerResult));
     child.once("error", reject);
@@ -229,7 +255,7 @@ async function work(settings: Settings): Promise<void> {
     const worlds = settings.worlds.filter((world) => sums[world].steps < settings.steps);
     if (worlds.length === 0) break;
     for (const world of worlds) {
-      const startedMs = performance.now();
+      const startedSeconds = cpuSeconds();
       try {
         const first = await runSeed(settings.protocol, seed, world);
         if (settings.twice) {
@@ -237,7 +263,7 @@ async function work(settings: Settings): Promise<void> {
           if (first.traceHash !== second.traceHash)
             throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
         }
-        include(sums[world], first, (performance.now() - startedMs) / (settings.twice ? 2 : 1));
+        include(sums[world], first, ((cpuSeconds() - startedSeconds) * 1_000) / (settings.twice ? 2 : 1));
       } catch (error) {
         failures.push(failureOf(seed, world, error));
         sums[world].steps += stepsOf(error);
@@ -330,7 +356,7 @@ function cpuSeconds(): number {
 
 function noSums(): Sums {
   const counts = { leaderChanges: 0, commits: 0, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
-  const none = { seeds: 0, steps: 0, virtualMs: 0, tookMs: 0, operations: 0, grants: 0 };
+  const none = { seeds: 0, steps: 0, virtualMs: 0, cpuMs: 0, operations: 0, grants: 0 };
   return {
     ...none,
     counts,
@@ -341,11 +367,11 @@ function noSums(): Sums {
   };
 }
 
-function include(sums: Sums, one: RunReport, tookMs: number): void {
+function include(sums: Sums, one: RunReport, cpuMs: number): void {
   sums.seeds++;
   sums.steps += one.steps;
   sums.virtualMs += one.virtualMs;
-  sums.tookMs += tookMs;
+  sums.cpuMs += cpuMs;
   sums.operations += one.operations;
   sums.grants += one.grants;
   for (const name of Object.keys(sums.counts) as (keyof CheckerCounts)[]) sums.counts[name] += one.counts[name];
@@ -358,7 +384,7 @@ function include(sums: Sums, one: RunReport, tookMs: number): void {
 function addUp(parts: readonly Sums[]): Sums {
   const sum = noSums();
   for (const part of parts) {
-    for (const name of ["seeds", "steps", "virtualMs", "tookMs", "operations", "grants"] as const) sum[name] += part[name];
+    for (const name of ["seeds", "steps", "virtualMs", "cpuMs", "operations", "grants"] as const) sum[name] += part[name];
     for (const name of Object.keys(sum.counts) as (keyof CheckerCounts)[]) sum.counts[name] += part.counts[name];
     sum.traceHash = (sum.traceHash + part.traceHash) >>> 0;
     for (const [branch, hits] of Object.entries(part.branches)) sum.branches[branch] = (sum.branches[branch] ?? 0) + hits;
@@ -378,8 +404,8 @@ function report(
   for (const [world, sum] of sums) {
     const { counts } = sum;
     console.log(
-      `${protocol}, ${world}: ${number(sum.seeds)} seeds, ${number(sum.steps)} steps (${number((sum.steps / sum.tookMs) * 1_000)} a second in each process, ` +
-        `${number(sum.virtualMs / sum.tookMs)} times real time), ${number(counts.leaderChanges)} leaders, ${number(counts.commits)} commits, ` +
+      `${protocol}, ${world}: ${number(sum.seeds)} seeds, ${number(sum.steps)} steps (${number((sum.steps / sum.cpuMs) * 1_000)} in a second of one core, ` +
+        `${number(sum.virtualMs / sum.cpuMs)} times real time), ${number(counts.leaderChanges)} leaders, ${number(counts.commits)} commits, ` +
         `${number(counts.truncations)} truncations, ${number(counts.snapshotsInstalled)} snapshots installed, ${number(counts.readsServed)} reads` +
         (world === "stack" ? `, ${number(sum.operations)} register operations, ${number(sum.grants)} lock grants` : ""),
     );

@@ -21,6 +21,8 @@ export class MembershipChecker {
   readonly #held = new Map<MemberId, Held[]>();
   /** In force when the step began: what was decided in the step was decided by it. */
   readonly #before = new Map<MemberId, Configuration>();
+  /** By member: the two that were last found equal. Configurations are never changed in place, so a look at the pair is enough. */
+  readonly #equal = new Map<MemberId, { readonly inForce: Configuration; readonly latest: Configuration }>();
   /** Ascending by index. */
   readonly #chosen: Held[];
 
@@ -47,6 +49,7 @@ export class MembershipChecker {
       if (entry.kind === "configuration") held.push({ index: entry.index, configuration: decodeConfiguration(entry.payload) });
     }
     this.#held.set(member, held);
+    this.#equal.delete(member);
     this.#before.set(member, (held.at(-1) as Held).configuration);
   }
 
@@ -95,12 +98,16 @@ export class MembershipChecker {
 
   afterStep(member: MemberId, probe: Probe): void {
     const { index, configuration } = (this.#held.get(member) as Held[]).at(-1) as Held;
-    must(
-      name(probe.configuration) === name(configuration),
-      "ConfigurationInForce",
-      () => `${member} goes by ${name(probe.configuration)}; the latest in its log is ${name(configuration)}`,
-    );
-    this.#before.set(member, configuration);
+    const equal = this.#equal.get(member);
+    if (equal === undefined || equal.inForce !== probe.configuration || equal.latest !== configuration) {
+      must(
+        name(probe.configuration) === name(configuration),
+        "ConfigurationInForce",
+        () => `${member} goes by ${name(probe.configuration)}; the latest in its log is ${name(configuration)}`,
+      );
+      this.#equal.set(member, { inForce: probe.configuration, latest: configuration });
+      this.#before.set(member, configuration);
+    }
     if (probe.role !== "leader" || index > probe.committedIndex) return;
     must(
       configuration.outgoing !== undefined || configuration.voters.includes(member),
