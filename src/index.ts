@@ -108,10 +108,11 @@ export interface ConnectOptions {
   readonly credential?: string | Uint8Array;
   /**
    * A client of your own, connected, recognised by its methods: `@redis/client`, or ioredis with
-   * `autoResendUnfulfilledCommands: false`. Only for `redis:`. Closing stays yours. Default: our own connection.
+   * `autoResendUnfulfilledCommands: false`, for `redis:`; a `Client` of `@grpc/grpc-js` for `etcd:`. Closing stays yours.
+   * Default: our own connection.
    */
   readonly client?: unknown;
-  /** Certificates and the like, as Node's `tls.connect` takes them. Only for `rediss://`. Default: the system's. */
+  /** Certificates and the like, as Node's `tls.connect` takes them. For `rediss://`, `etcds://`. Default: the system's. */
   readonly tls?: TlsOptions;
   /** How long the first answer may take. Not for `memory:` and `file:`. Milliseconds. Default 5_000. */
   readonly timeoutMs?: number;
@@ -128,6 +129,7 @@ export interface ConnectOptions {
  * - `file:./data` lives in this process and on this disk; the directory belongs to one process at a time.
  * - `conclave://a:7400,b:7400,c:7400` is a cluster of `conclave serve`; any member that answers is enough.
  * - `redis://host:6379`, `rediss://` (TLS), `redis+sentinel://a,b,c/NAME`, `redis+cluster://a,b,c`: Redis 7 or Valkey.
+ * - `etcd://a:2379,b:2379,c:2379`, `etcds://` (TLS): etcd 3.4 or newer, through `@grpc/grpc-js`.
  *
  * ```ts
  * import { connect } from "conclave";
@@ -280,6 +282,7 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
       return connectCluster({ ...options, ...observed });
     default:
       if (scheme !== undefined && isRedisScheme(scheme)) return openRedisLazily(options, observed);
+      if (scheme === "etcd" || scheme === "etcds") return openEtcdLazily(options, observed);
       if (scheme === "conclave+pbft") throw notSupported("A connection with recipes");
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
@@ -292,6 +295,21 @@ async function openRedisLazily(
 ): Promise<Engine> {
   const { openRedis } = await import("./engines/redis/redis-engine.ts");
   return openRedis({
+    url,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(tls === undefined ? {} : { tls }),
+    ...(client === undefined ? {} : { client }),
+    ...observed,
+  });
+}
+
+/** The same of etcd, and of `@grpc/grpc-js` with it. */
+async function openEtcdLazily(
+  { url, timeoutMs, tls, client }: ConnectOptions,
+  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
+): Promise<Engine> {
+  const { openEtcd } = await import("./engines/etcd/etcd-engine.ts");
+  return openEtcd({
     url,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(tls === undefined ? {} : { tls }),

@@ -24,7 +24,9 @@ const corrupt = (remedy: string): ErrorRow => ({ class: "corruption", definite: 
 export const errorTable = {
   // The caller's mistake: nothing was sent.
   INVALID_OPTION: usage("Correct the option that the message names."),
-  UNKNOWN_SCHEME: usage("Use memory:, file:DIRECTORY, conclave://HOST:PORT[,HOST:PORT...] or redis://HOST:PORT."),
+  UNKNOWN_SCHEME: usage(
+    "Use memory:, file:DIRECTORY, conclave://HOST:PORT[,HOST:PORT...], redis://HOST:PORT or etcd://HOST:PORT.",
+  ),
   KEY_INVALID: usage("Use a non-empty key of at most the documented size."),
   KEY_TOO_LARGE: usage("Shorten the key; put long content into the value."),
   VALUE_TOO_LARGE: usage("Keep large content elsewhere and store a reference to it."),

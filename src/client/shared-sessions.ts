@@ -1,0 +1,57 @@
+/**
+ * The sessions that all of a process share, one for each TTL: opened on first use, and anew once lost.
+ */
+import { conclaveError } from "../base/errors.ts";
+import { linkSignal, raceSignal } from "../base/link-signal.ts";
+import type { Platform } from "../base/ports.ts";
+import type { SessionOptions } from "../store/store.ts";
+import type { ClientSession } from "./session.ts";
+
+interface Shared {
+  session: ClientSession | undefined;
+  opening: Promise<ClientSession> | undefined;
+}
+
+export class SharedSessions {
+  readonly #platform: Platform;
+  readonly #open: (ttlMs: number) => Promise<ClientSession>;
+  readonly #byTtl = new Map<number, Shared>();
+
+  constructor(platform: Platform, open: (ttlMs: number) => Promise<ClientSession>) {
+    this.#platform = platform;
+    this.#open = open;
+  }
+
+  /** One opening for all who ask meanwhile; a caller's signal and time end that caller's wait alone. @throws TIMEOUT */
+  of(ttlMs: number, options: SessionOptions): Promise<ClientSession> {
+    let shared = this.#byTtl.get(ttlMs);
+    if (shared === undefined) {
+      shared = { session: undefined, opening: undefined };
+      this.#byTtl.set(ttlMs, shared);
+    }
+    const entry = shared;
+    if (entry.session?.alive) return Promise.resolve(entry.session);
+    entry.opening ??= this.#open(ttlMs)
+      .then((opened) => {
+        entry.session = opened;
+        return opened;
+      })
+      .finally(() => {
+        entry.opening = undefined;
+      });
+    return this.#within(entry.opening, options);
+  }
+
+  async #within(opening: Promise<ClientSession>, { signal, timeoutMs }: SessionOptions): Promise<ClientSession> {
+    if (timeoutMs === undefined) return raceSignal(opening, signal);
+    const link = linkSignal(signal);
+    const late = conclaveError("TIMEOUT", `The shared session was not open after ${timeoutMs} ms.`);
+    const timer = this.#platform.setTimer(timeoutMs, () => link.abort(late));
+    try {
+      return await raceSignal(opening, link.signal);
+    } finally {
+      timer.cancel();
+      link.unlink();
+    }
+  }
+}
