@@ -27,7 +27,8 @@ export interface FeedWatchOptions {
   readonly range: BinaryRange;
   readonly from: Revision | undefined;
   readonly signal: AbortSignal | undefined;
-  readonly processHold: ProcessHold;
+  /** Undefined: waiting for a batch does not keep the process alive. */
+  readonly processHold: ProcessHold | undefined;
   /** More was unread than is kept: read the state again. */
   readonly onOverflow: (watch: FeedWatch) => void;
   readonly onEnd: (watch: FeedWatch) => void;
@@ -116,14 +117,14 @@ export class FeedWatch implements AsyncIterable<WatchBatch> {
 
   async #news(): Promise<void> {
     const { processHold } = this.#options;
-    processHold.retain();
+    processHold?.retain();
     try {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     } finally {
       this.#wake = undefined;
-      processHold.release();
+      processHold?.release();
     }
   }
 }

@@ -9,14 +9,13 @@
  * when it does not answer. A member without a leader ends the stream by itself (`hasleader`).
  */
 import { background } from "../../base/background.ts";
-import { binaryStringToUtf8 } from "../../base/bytes.ts";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import type { Platform, Timer } from "../../base/ports.ts";
+import { type Change, FeedWatch } from "../../client/feed-watch.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
-import { WatchQueue } from "../../client/watch-queue.ts";
 import type { Entry } from "../../store/entry.ts";
-import { type BinaryRange, stripNamespace } from "../../store/key.ts";
-import type { Revision, WatchBatch, WatchEvent } from "../../store/store.ts";
+import type { BinaryRange } from "../../store/key.ts";
+import type { Revision, WatchBatch } from "../../store/store.ts";
 import type { GrpcClient, GrpcFailure, GrpcStream } from "./grpc.ts";
 import { errorOfGrpc } from "./grpc-errors.ts";
 import type { EtcdKeys } from "./keys.ts";
@@ -52,8 +51,8 @@ interface Opened {
 export class WatchStream {
   readonly #options: WatchStreamOptions;
   /** By the ids that they have on the present stream. */
-  readonly #byId = new Map<number, WatchQueue>();
-  readonly #watches = new Set<WatchQueue>();
+  readonly #byId = new Map<number, FeedWatch>();
+  readonly #watches = new Set<FeedWatch>();
   #opened: Opened | undefined;
   #isOpening = false;
   #lastId = 0;
@@ -74,7 +73,7 @@ export class WatchStream {
     }: { readonly from: Revision | undefined; readonly signal: AbortSignal | undefined; readonly ref: boolean },
   ): AsyncIterable<WatchBatch> {
     if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
-    const watch = new WatchQueue({
+    const watch = new FeedWatch({
       range,
       from,
       signal,
@@ -83,6 +82,8 @@ export class WatchStream {
       onEnd: (ended) => this.#forget(ended),
     });
     if (watch.isOver) return watch;
+    // etcd tells everything from `from` on, or says that it cannot.
+    watch.isSyncing = false;
     this.#watches.add(watch);
     if (this.#opened === undefined) this.#openSoon();
     else this.#create(this.#opened, watch);
@@ -139,7 +140,7 @@ export class WatchStream {
     this.#askForProgress(opened);
   }
 
-  #create({ stream }: Opened, watch: WatchQueue): void {
+  #create({ stream }: Opened, watch: FeedWatch): void {
     const id = ++this.#lastId;
     this.#byId.set(id, watch);
     stream.write(encodeWatchCreate({ id, span: this.#options.keys.span(watch.range), from: watch.next ?? 0 }));
@@ -161,12 +162,12 @@ export class WatchStream {
   }
 
   /** One batch for each revision. */
-  #tell(opened: Opened, watch: WatchQueue, events: readonly EtcdEvent[]): void {
+  #tell(opened: Opened, watch: FeedWatch, events: readonly EtcdEvent[]): void {
     for (let at = 0; at < events.length; ) {
       const revision = (events[at] as EtcdEvent).entry.modRevision;
-      const told: WatchEvent[] = [];
+      const told: Change[] = [];
       for (; events[at]?.entry.modRevision === revision; at++) {
-        const event = eventOf(events[at] as EtcdEvent, this.#options.keys);
+        const event = changeOf(events[at] as EtcdEvent, this.#options.keys);
         if (event === undefined) {
           // What was there before is no longer kept.
           this.#stop(opened, watch);
@@ -180,18 +181,16 @@ export class WatchStream {
   }
 
   /** Reads the state, tells it, and watches on from there. */
-  #resync(watch: WatchQueue): void {
+  #resync(watch: FeedWatch): void {
     if (this.#opened !== undefined) this.#stop(this.#opened, watch);
     background(this.#readFor(watch), "reading the state for a watch");
   }
 
-  async #readFor(watch: WatchQueue): Promise<void> {
+  async #readFor(watch: FeedWatch): Promise<void> {
     while (!watch.isOver && !this.#isClosed) {
       try {
         const { entries, revision } = await this.#options.read(watch.range);
         watch.onState(revision, entries);
-        // Nothing to tell where the reader knows more than was read.
-        watch.next = Math.max(watch.next ?? 0, revision + 1);
         if (watch.isOver) return;
         if (this.#opened === undefined) this.#openSoon();
         else this.#create(this.#opened, watch);
@@ -206,7 +205,7 @@ export class WatchStream {
     }
   }
 
-  #stop({ stream }: Opened, watch: WatchQueue): void {
+  #stop({ stream }: Opened, watch: FeedWatch): void {
     for (const [id, each] of this.#byId) {
       if (each !== watch) continue;
       this.#byId.delete(id);
@@ -214,7 +213,7 @@ export class WatchStream {
     }
   }
 
-  #forget(watch: WatchQueue): void {
+  #forget(watch: FeedWatch): void {
     this.#watches.delete(watch);
     if (this.#opened !== undefined) this.#stop(this.#opened, watch);
   }
@@ -253,11 +252,8 @@ export class WatchStream {
 }
 
 /** Undefined: it cannot be told, because the value before is not kept. */
-function eventOf({ entry: found, isDelete, previous }: EtcdEvent, keys: EtcdKeys): WatchEvent | undefined {
-  const revision = found.modRevision;
-  const key = binaryStringToUtf8(stripNamespace(found.key.slice(keys.prefix.length)));
-  const before = previous === null ? null : keys.entry(previous);
-  if (isDelete) return before === null ? undefined : { kind: "delete", revision, key, previous: before };
-  if (before === null && found.version > 1) return undefined;
-  return { kind: "put", revision, key, entry: keys.entry(found), previous: before };
+function changeOf({ entry: found, isDelete, previous: before }: EtcdEvent, keys: EtcdKeys): Change | undefined {
+  if (before === null && (isDelete || found.version > 1)) return undefined;
+  const previous = before === null ? null : keys.entry(before);
+  return { whole: found.key.slice(keys.prefix.length), previous, entry: isDelete ? null : keys.entry(found) };
 }
