@@ -9,6 +9,7 @@ import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { notSupported } from "./engines/pbft/connect-pbft.ts";
+import { isPostgresScheme } from "./engines/postgres/address.ts";
 import { isRedisScheme } from "./engines/redis/address.ts";
 import { createPartitions, type Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 import {
@@ -108,11 +109,11 @@ export interface ConnectOptions {
   readonly credential?: string | Uint8Array;
   /**
    * A client of your own, connected, recognised by its methods: `@redis/client`, or ioredis with
-   * `autoResendUnfulfilledCommands: false`, for `redis:`; a `Client` of `@grpc/grpc-js` for `etcd:`. Closing stays yours.
-   * Default: our own connection.
+   * `autoResendUnfulfilledCommands: false`, for `redis:`; a `Client` of `@grpc/grpc-js` for `etcd:`; a Pool of `pg` for
+   * `postgres:`. Closing stays yours. Default: our own connection.
    */
   readonly client?: unknown;
-  /** Certificates and the like, as Node's `tls.connect` takes them. For `rediss://`, `etcds://`. Default: the system's. */
+  /** Certificates and the like, as Node's `tls.connect` takes them. For `rediss://`, `etcds://`, `postgres://`. Default: the system's. */
   readonly tls?: TlsOptions;
   /** How long the first answer may take. Not for `memory:` and `file:`. Milliseconds. Default 5_000. */
   readonly timeoutMs?: number;
@@ -130,6 +131,7 @@ export interface ConnectOptions {
  * - `conclave://a:7400,b:7400,c:7400` is a cluster of `conclave serve`; any member that answers is enough.
  * - `redis://host:6379`, `rediss://` (TLS), `redis+sentinel://a,b,c/NAME`, `redis+cluster://a,b,c`: Redis 7 or Valkey.
  * - `etcd://a:2379,b:2379,c:2379`, `etcds://` (TLS): etcd 3.4 or newer, through `@grpc/grpc-js`.
+ * - `postgres://user:password@host:5432/database`: PostgreSQL 12 or newer, by the package `pg`.
  *
  * ```ts
  * import { connect } from "conclave";
@@ -283,39 +285,46 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
     default:
       if (scheme !== undefined && isRedisScheme(scheme)) return openRedisLazily(options, observed);
       if (scheme === "etcd" || scheme === "etcds") return openEtcdLazily(options, observed);
+      if (scheme !== undefined && isPostgresScheme(scheme)) return openPostgresLazily(options, observed);
       if (scheme === "conclave+pbft") throw notSupported("A connection with recipes");
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
 }
 
 /** Loaded on demand: who uses another engine does not pay for this one. */
-async function openRedisLazily(
-  { url, timeoutMs, tls, client }: ConnectOptions,
-  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
-): Promise<Engine> {
+async function openRedisLazily(options: ConnectOptions, observed: Observed): Promise<Engine> {
   const { openRedis } = await import("./engines/redis/redis-engine.ts");
-  return openRedis({
-    url,
-    ...(timeoutMs === undefined ? {} : { timeoutMs }),
-    ...(tls === undefined ? {} : { tls }),
-    ...(client === undefined ? {} : { client }),
-    ...observed,
-  });
+  return openRedis(forServer(options, observed));
 }
 
 /** The same of etcd, and of `@grpc/grpc-js` with it. */
-async function openEtcdLazily(
-  { url, timeoutMs, tls, client }: ConnectOptions,
-  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
-): Promise<Engine> {
+async function openEtcdLazily(options: ConnectOptions, observed: Observed): Promise<Engine> {
   const { openEtcd } = await import("./engines/etcd/etcd-engine.ts");
-  return openEtcd({
+  return openEtcd(forServer(options, observed));
+}
+
+/** The same of PostgreSQL, and of `pg` with it. */
+async function openPostgresLazily(options: ConnectOptions, observed: Observed): Promise<Engine> {
+  const { openPostgres } = await import("./engines/postgres/postgres-engine.ts");
+  return openPostgres(forServer(options, observed));
+}
+
+interface Observed {
+  readonly telemetry?: Telemetry<ConclaveEvent>;
+}
+
+/** What an engine on another system's server is told. */
+function forServer(
+  { url, timeoutMs, tls, client }: ConnectOptions,
+  observed: Observed,
+): Pick<ConnectOptions, "url" | "timeoutMs" | "tls" | "client"> & Observed {
+  return {
     url,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(tls === undefined ? {} : { tls }),
     ...(client === undefined ? {} : { client }),
     ...observed,
-  });
+  };
 }
 
 /** `file:./data`, `file:/var/lib/x`, `file:///var/lib/x`. */

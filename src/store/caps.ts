@@ -24,6 +24,8 @@ export interface Caps {
   readonly fair: boolean;
   /** One txn may touch several namespaces. */
   readonly crossNamespace: boolean;
+  /** Revisions of different namespaces are not comparable, except within one txn. Left out: one order for all. */
+  readonly orderPerNamespace?: boolean;
   /** A mutation sent twice happens once, by claim. Where false, recipes are idempotent by their key names. */
   readonly claims: boolean;
   /** Older revisions can be read, within `limits.historyRevisions`. */

@@ -8,7 +8,9 @@ import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import { freePorts } from "../../src/cli/free-ports.ts";
+
 import { ended, findProgram, runCommand, startProcess, until } from "./database-process.ts";
+import { noteEngine } from "./engine-report.ts";
 
 export interface DatabaseServer {
   readonly url: string;
@@ -24,9 +26,14 @@ export interface DatabaseServer {
 
 export type Started = DatabaseServer | { readonly skipped: string };
 
+const getIt = "Debian: apt-get install postgresql";
+
 export async function startPostgres(): Promise<Started> {
   const bin = postgresFolder();
-  if (bin === null) return { skipped: "PostgreSQL is not installed" };
+  if (bin === null) {
+    noteEngine({ engine: "PostgreSQL", skipped: "PostgreSQL is not installed", getIt });
+    return { skipped: "PostgreSQL is not installed" };
+  }
   const isRoot = userInfo().uid === 0;
   if (isRoot && findProgram("setpriv") === null)
     return { skipped: "PostgreSQL refuses to run as root and setpriv is not installed" };
