@@ -52,4 +52,8 @@ export type ConclaveEvent =
       readonly left: number;
     }
   | { readonly kind: "transaction.recovery-failed"; readonly why: string }
-  | { readonly kind: "transaction.heuristic"; readonly gid: string; readonly outcome: string };
+  | { readonly kind: "transaction.heuristic"; readonly gid: string; readonly outcome: string }
+  | { readonly kind: "saga.turned"; readonly gid: string; readonly name: string; readonly turn: string; readonly why: string }
+  | { readonly kind: "saga.ended"; readonly gid: string; readonly name: string; readonly outcome: string }
+  | { readonly kind: "saga.taken-over"; readonly gid: string; readonly name: string; readonly turn: string }
+  | { readonly kind: "saga.attention"; readonly gid: string; readonly name: string; readonly step: string; readonly why: string };

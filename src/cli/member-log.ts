@@ -74,6 +74,7 @@ function levelOf(kind: ConclaveEvent["kind"]): LogLevel {
     case "transaction.recovery-failed":
       return "warn";
     case "transaction.heuristic":
+    case "saga.attention":
       return "error";
     default:
       return "info";
@@ -125,5 +126,13 @@ function sentenceOf(event: ConclaveEvent): string {
       return `recovery will try again: ${event.why}`;
     case "transaction.heuristic":
       return `transaction ${event.gid} did not end as decided: ${event.outcome}`;
+    case "saga.turned":
+      return `saga ${event.gid} (${event.name}) turns: ${event.turn}${event.why === "" ? "" : `, because ${event.why}`}`;
+    case "saga.ended":
+      return `saga ${event.gid} (${event.name}) ${event.outcome}`;
+    case "saga.taken-over":
+      return `saga ${event.gid} (${event.name}) taken over, turn ${event.turn}`;
+    case "saga.attention":
+      return `saga ${event.gid} (${event.name}) does not get through ${event.step}: ${event.why}`;
   }
 }

@@ -149,6 +149,11 @@ export class Coordinator {
     return [...this.#epochs].some((epoch) => epoch.inFlight.has(gid));
   }
 
+  /** The epoch under which this process writes at this moment; waits while a lost one is replaced. */
+  currentEpoch(): Promise<Epoch> {
+    return this.#epoch;
+  }
+
   /** Whether the epoch is one of this process that may still live. */
   isOwn(epoch: number): boolean {
     return [...this.#epochs].some(({ number }) => number === epoch);

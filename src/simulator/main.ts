@@ -243,7 +243,7 @@ function spawnWorker(settings: Settings): Promise<WorkerResult> {
 }
 
 async function work(settings: Settings): Promise<void> {
-  const sums = { core: noSums(), stack: noSums(), transactions: noSums(), cache: noSums() };
+  const sums = { core: noSums(), stack: noSums(), transactions: noSums(), services: noSums(), cache: noSums() };
   const failures: Failure[] = [];
   const untilMs = Date.now() + settings.seconds * 1_000;
   const hasTime = (): boolean => Date.now() < untilMs && cpuSeconds() < settings.cpuSeconds;

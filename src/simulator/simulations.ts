@@ -9,14 +9,15 @@ import type { CheckerCounts } from "./group-checker.ts";
 import { PbftWorld } from "./pbft-world.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
 import type { RunFloors } from "./run-floors.ts";
+import { ServicesWorld } from "./services-world.ts";
 import { TransactionsWorld } from "./transactions-world.ts";
 import { World } from "./world.ts";
 
 /**
  * `core`: cores alone, as fast as it goes. `stack`: whole members with their logs, clients and recipes. `transactions`:
- * coordinators over model databases. `cache`: caches of several processes over a store and a bad L2.
+ * coordinators over model databases. `services`: sagas and TCC over model services. `cache`: caches of several processes over a store and a bad L2.
  */
-export type WorldName = "core" | "stack" | "transactions" | "cache";
+export type WorldName = "core" | "stack" | "transactions" | "services" | "cache";
 
 export interface RunOptions {
   readonly world: WorldName;
@@ -48,6 +49,7 @@ export const simulations: Readonly<Record<string, Simulation>> = {
   ...Object.fromEntries(Object.entries(protocols).map(([name, protocol]) => [name, crashFaults(protocol)])),
   pbft: { worlds: ["core"], run: runPbft },
   transactions: { worlds: ["transactions"], run: runTransactions },
+  services: { worlds: ["services"], run: runServices },
   cache: { worlds: ["cache"], run: runCache },
 };
 
@@ -58,6 +60,25 @@ async function runTransactions(seed: number, { drain, onTrace }: RunOptions): Pr
     const { committed, aborted, unknown, fenced, ...report } = await world.run();
     const counts = { leaderChanges: fenced, commits: committed, truncations: 0, snapshotsInstalled: 0, readsServed: 0 };
     return { ...report, counts, operations: committed + aborted + unknown, grants: 0 };
+  } catch (error) {
+    if (error instanceof Error) Object.assign(error, { steps: world.steps });
+    throw error;
+  }
+}
+
+/** Commits are those of transactions and completed sagas; a leader changes where a saga is taken over. */
+async function runServices(seed: number, { drain, onTrace }: RunOptions): Promise<RunReport> {
+  const world = new ServicesWorld(seed, { drain, ...(onTrace === undefined ? {} : { onTrace }) });
+  try {
+    const { completed, compensated, committed, aborted, takeOvers, ...report } = await world.run();
+    const counts = {
+      leaderChanges: takeOvers,
+      commits: committed + completed,
+      truncations: 0,
+      snapshotsInstalled: 0,
+      readsServed: 0,
+    };
+    return { ...report, counts, operations: completed + compensated + committed + aborted, grants: 0 };
   } catch (error) {
     if (error instanceof Error) Object.assign(error, { steps: world.steps });
     throw error;

@@ -17,7 +17,6 @@
  * the outcome. What is not: each database keeps its own isolation, so a reader may see one side before the other
  * (`readAtomic` does not).
  */
-import { createHash } from "node:crypto";
 import { hostname } from "node:os";
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
@@ -30,6 +29,7 @@ import type { BranchRef } from "../coordinator/participant.ts";
 import { decodeRecord, type IdempotencyRecord, recordKeys, transactionsNamespace } from "../coordinator/records.ts";
 import type { Engine } from "../store/store.ts";
 import { Abort, type AbortKind, TransactionAborted, TransactionUnknown } from "./errors.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import type { HttpResource } from "./http.ts";
 import { markersKeptMs } from "./marker.ts";
 import { within } from "./node-timers.ts";
@@ -393,21 +393,6 @@ function replay<T>(key: string, { gid, result, fingerprint }: IdempotencyRecord,
     throw conclaveError("TRANSACTION_KEY_REUSED", `Key ${JSON.stringify(key)} was used by transaction ${gid} for other input.`);
   }
   return { gid, value: JSON.parse(result) as T, isSettled: true, isReplay: true };
-}
-
-/** Of what was asked, in any order of its fields. */
-function fingerprintOf(input: unknown): string {
-  if (input === undefined) return "";
-  return createHash("sha256").update(canonical(input)).digest("base64url");
-}
-
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
-  if (typeof value === "object" && value !== null && !("toJSON" in value)) {
-    const fields = Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1));
-    return `{${fields.map(([name, each]) => `${JSON.stringify(name)}:${canonical(each)}`).join(",")}}`;
-  }
-  return JSON.stringify(value) ?? "null";
 }
 
 function checkResources(resources: Resources): void {
