@@ -128,6 +128,16 @@ export function errorOf(error: unknown, isSent: boolean): ConclaveError {
       return conclaveError("UNAUTHORIZED", `${said}.`, details);
     case "42501":
       return conclaveError("UNAUTHORIZED", `${said} (${detail || "the user lacks a privilege"}).`, details);
+    // Undefined function, table or schema, or no row in `meta`: what `connect` had made or found is gone.
+    case "42883":
+    case "42P01":
+    case "3F000":
+    case "P0002":
+      return conclaveError(
+        "UNSUPPORTED",
+        `${said}: somebody dropped what Conclave made here, and \`connect\` makes it again.`,
+        details,
+      );
     case "3D000":
       return conclaveError("INVALID_OPTION", `${said}.`, details);
     case "25006":

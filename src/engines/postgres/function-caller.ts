@@ -37,17 +37,12 @@ export class FunctionCaller implements LeaseServer {
 
   /** One round trip, but for what it is asked to do first. */
   async txn(txn: ResolvedTxn, call: DatabaseCall): Promise<TxnResult> {
-    const { platform } = this.#options;
-    const now = (): number => platform.now();
     const { request, namespaces } = encodeTxn(txn);
     const reads = isReadOnly(txn);
-    const untilMs = now() + call.timeoutMs;
-    const left = (): DatabaseCall => ({ ...call, timeoutMs: Math.max(1, untilMs - now()) });
     let ignoresDue = false;
-    for (;;) {
-      try {
-        const lockMs = lockMsOf(left());
-        const values = [request, ignoresDue, lockMs, postgresLimits.resultBytesMax, this.#options.serverGiven];
+    return this.#insist(call, reads, async (left) => {
+      for (;;) {
+        const values = [request, ignoresDue, lockMsOf(left()), postgresLimits.resultBytesMax, this.#options.serverGiven];
         const answer = await this.#call(reads ? "read" : "txn", values, left());
         const again = againOf(answer);
         if (again === undefined) return decodeAnswer(txn, answer);
@@ -59,15 +54,13 @@ export class FunctionCaller implements LeaseServer {
           });
           ignoresDue = reads;
         }
-      } catch (error) {
-        if (!isWorthAnother(error, reads) || now() + againMs > untilMs) throw error;
-        await new Promise<void>((resolve) => void platform.setTimer(againMs, resolve, { ref: true }));
       }
-    }
+    });
   }
 
   async open(ttlMs: number, call: DatabaseCall): Promise<{ readonly id: string; readonly nextMs: number }> {
-    const answer = await this.#adopting("open", [ttlMs, this.#options.serverGiven], call);
+    // Opened twice, the first one ends with its TTL: nothing is bound to it.
+    const answer = await this.#insist(call, true, (left) => this.#adopting("open", [ttlMs, this.#options.serverGiven], left()));
     const { id, next } = answer as { readonly id: string; readonly next: number };
     return { id, nextMs: next };
   }
@@ -126,6 +119,21 @@ export class FunctionCaller implements LeaseServer {
     return Number(await this.#call("tidy", [], call));
   }
 
+  /** Asks again while there is time: what did not happen for certain, and, where it `mayRepeat`, what may have. */
+  async #insist<T>(call: DatabaseCall, mayRepeat: boolean, attempt: (left: () => DatabaseCall) => Promise<T>): Promise<T> {
+    const { platform } = this.#options;
+    const untilMs = platform.now() + call.timeoutMs;
+    const left = (): DatabaseCall => ({ ...call, timeoutMs: Math.max(1, untilMs - platform.now()) });
+    for (;;) {
+      try {
+        return await attempt(left);
+      } catch (error) {
+        if (!isWorthAnother(error, mayRepeat) || platform.now() + againMs > untilMs) throw error;
+        await new Promise<void>((resolve) => void platform.setTimer(againMs, resolve, { ref: true }));
+      }
+    }
+  }
+
   async #adopting(name: string, values: readonly unknown[], call: DatabaseCall): Promise<unknown> {
     for (let tries = 0; ; tries++) {
       const answer = await this.#call(name, values, call);
@@ -159,8 +167,8 @@ function lockMsOf({ timeoutMs }: DatabaseCall): number {
   return Math.max(1, Math.floor(timeoutMs * 0.9));
 }
 
-function isWorthAnother(error: unknown, reads: boolean): error is ConclaveError {
+function isWorthAnother(error: unknown, mayRepeat: boolean): error is ConclaveError {
   if (hasCode(error, "CONNECTION_REFUSED") || hasCode(error, "READ_ONLY")) return true;
-  if (hasCode(error, "CONNECTION_LOST")) return reads || error.definite;
+  if (hasCode(error, "CONNECTION_LOST")) return mayRepeat || error.definite;
   return hasCode(error, "ENGINE_REFUSED") && isConflict(error);
 }
