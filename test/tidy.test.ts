@@ -111,7 +111,11 @@ const rooms: Readonly<Record<string, Room>> = {
     ],
   },
   testing: { floor: 7, pure: true, mayImport: ["base", "store", "recipes"] },
-  torture: { floor: 8, pure: false, mayImport: ["base", "store", "recipes", "testing", "engines/embedded", "index.ts"] },
+  torture: {
+    floor: 8,
+    pure: false,
+    mayImport: ["base", "store", "wire", "recipes", "testing", "engines/embedded", "engines/pbft", "index.ts"],
+  },
 };
 
 /** Where a pure room's command line or host end lives. */

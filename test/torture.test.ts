@@ -41,6 +41,19 @@ test("locks, guards and registers hold while leaders are killed and clients stop
   await expectNobodyLeft();
 }, 120_000);
 
+test("networks that are cut, disks that fail, logs that decay and clocks that jump break no promise", async () => {
+  const json = join(directory, "report.json");
+  const { child, output } = startTorture(["--faults", "all", "--minutes", "0.3", "--json", json, "--directory", directory]);
+  expect(await exitCode(child), output()).toBe(0);
+  const report = JSON.parse(readFileSync(json, "utf8")) as Report;
+  expect(report.violations).toEqual([]);
+  expect(report.registers.undecided).toBeUndefined();
+  expect(report.registers.operations).toBeGreaterThan(50);
+  const struck = Object.values(report.faults.others).reduce((sum, count) => sum + count, 0);
+  expect(struck).toBeGreaterThanOrEqual(3);
+  await expectNobodyLeft();
+}, 240_000);
+
 test("a runner that is killed leaves no process behind, not even a stopped one", async () => {
   const { child, output } = startTorture(["--minutes", "5", "--seed", "3", "--directory", directory]);
   const ended = exitCode(child);
@@ -64,7 +77,14 @@ test("Ctrl-C ends the run, all its processes and its directory", async () => {
 }, 120_000);
 
 test("what it does not understand it refuses, as its own failure", async () => {
-  for (const flags of [["--minutes", "soon"], ["--kill-every", "3"], ["--bogus"], ["--ttl", "10ms"]]) {
+  for (const flags of [
+    ["--minutes", "soon"],
+    ["--kill-every", "3"],
+    ["--bogus"],
+    ["--ttl", "10ms"],
+    ["--faults", "rain"],
+    ["--members", "4"],
+  ]) {
     const { child, output } = startTorture(flags);
     expect(await exitCode(child), flags.join(" ")).toBe(2);
     expect(output()).toContain(flags[0]);

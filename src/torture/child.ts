@@ -6,7 +6,7 @@
  * Each child has a session of its own, so that a Ctrl-C in the terminal reaches the runner alone.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Interval, monotonicMs } from "./clock.ts";
 
@@ -15,6 +15,10 @@ export interface ChildOptions {
   readonly name: string;
   readonly script: string;
   readonly arguments: readonly string[];
+  /** Modules that Node loads before the script. */
+  readonly preload?: readonly string[];
+  /** Beside the runner's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Called when it ends and nobody had asked for it. */
   readonly onUnexpectedEnd: (child: Child, how: string) => void;
   /** Left out: a child without a channel, whose standard input stays open as long as the runner lives. */
@@ -22,6 +26,7 @@ export interface ChildOptions {
 }
 
 const logTailBytes = 2_000;
+const dailyNews = '{"log.level":"info"';
 
 export class Child {
   readonly name: string;
@@ -31,15 +36,20 @@ export class Child {
   /** When it was killed by `kill`. */
   killedAtMs: number | undefined;
   readonly #process: ChildProcess;
-  readonly #logPath: string;
+  /** Its log, and where this process began in it. */
+  readonly #log: { readonly path: string; readonly from: number };
   #stoppedAtMs: number | undefined;
   #isEnd = false;
   #mayEnd = false;
 
-  constructor(child: ChildProcess, logPath: string, { name, onMessage, onUnexpectedEnd }: ChildOptions) {
+  constructor(
+    child: ChildProcess,
+    log: { readonly path: string; readonly from: number },
+    { name, onMessage, onUnexpectedEnd }: ChildOptions,
+  ) {
     this.name = name;
     this.#process = child;
-    this.#logPath = logPath;
+    this.#log = log;
     if (onMessage !== undefined) child.on("message", onMessage);
     this.exited = new Promise((resolve) => {
       const onEnd = (how: string): void => {
@@ -96,9 +106,19 @@ export class Child {
     if (this.isRunning && this.#process.connected) this.#process.send(message, () => undefined);
   }
 
-  /** The end of what it said on its standard output and error. */
+  /** What it said on its standard output and error, without the news of every day. */
+  complaints(): string {
+    const lines = readFileSync(this.#log.path).subarray(this.#log.from).toString().split("\n");
+    return lines
+      .filter((line) => !line.startsWith(dailyNews))
+      .join("\n")
+      .slice(-logTailBytes)
+      .trim();
+  }
+
+  /** The same, or the end of everything where it did not complain. */
   logTail(): string {
-    return readFileSync(this.#logPath, "utf8").slice(-logTailBytes).trim();
+    return this.complaints() || readFileSync(this.#log.path, "utf8").slice(-logTailBytes).trim();
   }
 
   #closeStop(toMs: number): void {
@@ -132,9 +152,15 @@ export class Nursery {
     const logPath = join(this.#directory, `${options.name}.log`);
     const log = openSync(logPath, "a");
     const stdio = options.onMessage === undefined ? (["pipe", log, log] as const) : (["ignore", log, log, "ipc"] as const);
-    const started = spawn(process.execPath, [options.script, ...options.arguments], { stdio: [...stdio], detached: true });
+    const preload = (options.preload ?? []).flatMap((module) => ["--import", module]);
+    const started = spawn(process.execPath, [...preload, options.script, ...options.arguments], {
+      stdio: [...stdio],
+      detached: true,
+      env: { ...process.env, ...options.environment },
+    });
+    const { size } = fstatSync(log);
     closeSync(log);
-    const child = new Child(started, logPath, options);
+    const child = new Child(started, { path: logPath, from: size }, options);
     const { pid } = child;
     if (pid !== undefined) {
       this.#alive.add(child);

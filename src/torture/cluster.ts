@@ -1,12 +1,15 @@
 /**
- * The cluster of a run: three `conclave serve` processes on free ports, and what they say of themselves over HTTP.
+ * The cluster of a run: `conclave serve` processes on free ports, and what they say of themselves over HTTP.
  */
 import { get } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { type Affliction, afflictionPathVariable, afflictionRateVariable, healthy, writeAffliction } from "./affliction.ts";
 import type { Child, Nursery } from "./child.ts";
 import type { Dice } from "./dice.ts";
 import type { Incident } from "./evidence.ts";
+import { Network } from "./network.ts";
 import { until } from "./pause.ts";
 
 /** What a run needs of a member's `/status`. */
@@ -23,9 +26,13 @@ export interface Member {
   readonly name: string;
   readonly address: string;
   child: Child | undefined;
+  /** Somebody has it in hand: nobody else starts or kills it. */
+  isInHand: boolean;
+  /** Why it may end by itself at the moment: codes of errors, one of which it must name. */
+  mayEndWith: readonly string[];
 }
 
-const memberNames = ["a", "b", "c"] as const;
+const names = ["a", "b", "c", "d", "e", "f", "g"] as const;
 const statusTimeoutMs = 400;
 /** Members whose logs differ by no more than this are abreast: what is on its way between them under load. */
 const abreastEntries = 500;
@@ -33,66 +40,118 @@ const abreastEntries = 500;
 const portMin = 18_000;
 const portMax = 31_999;
 const endsMax = 10;
+/** Monotonic clocks of members differ from true time by up to this share. */
+const clockDriftMax = 0.04;
 
 export const clusterName = "torture";
+
+export interface ClusterOptions {
+  readonly nursery: Nursery;
+  readonly directory: string;
+  readonly protocol: string;
+  readonly memberCount: number;
+  /** Members reach each other through proxies that can be cut. */
+  readonly hasNetwork: boolean;
+  /** Disks and clocks of the members can be afflicted. */
+  readonly hasAfflictions: boolean;
+  /** Their monotonic clocks run at different rates. */
+  readonly hasDrift: boolean;
+  readonly dice: Dice;
+  readonly onIncident: (incident: Incident) => void;
+}
 
 export class Cluster {
   readonly members: readonly Member[];
   readonly url: string;
-  readonly #nursery: Nursery;
-  readonly #directory: string;
-  readonly #protocol: string;
-  readonly #onIncident: (incident: Incident) => void;
+  /** Undefined: the members talk to each other directly. */
+  readonly network: Network | undefined;
+  /** Whether members come and go. */
+  readonly hasMembership: boolean;
+  /** Ends of members that a fault had called for. */
+  expectedEnds = 0;
+  readonly #options: ClusterOptions;
+  readonly #clockRates = new Map<string, number>();
   #unexpectedEnds = 0;
 
-  private constructor(options: ClusterOptions, ports: readonly number[]) {
-    this.#nursery = options.nursery;
-    this.#directory = options.directory;
-    this.#protocol = options.protocol;
-    this.#onIncident = options.onIncident;
-    this.members = memberNames.map((name, index) => ({ name, address: `127.0.0.1:${ports[index]}`, child: undefined }));
+  private constructor(options: ClusterOptions, members: readonly Member[], network: Network | undefined) {
+    this.#options = options;
+    this.members = members;
+    this.network = network;
+    this.hasMembership = options.protocol === "raft";
     this.url = `conclave://${this.members.map(({ address }) => address).join(",")}`;
+    for (const { name } of members) {
+      const drift = options.hasDrift ? clockDriftMax : 0;
+      this.#clockRates.set(name, 1 + options.dice.between(-drift, drift));
+      if (options.hasAfflictions) this.afflict(name, healthy);
+    }
   }
 
   static async open(options: ClusterOptions): Promise<Cluster> {
+    const { dice, hasNetwork, memberCount } = options;
     const ports: number[] = [];
-    while (ports.length < memberNames.length) {
-      const port = options.dice.integer(portMin, portMax);
+    while (ports.length < memberCount) {
+      const port = dice.integer(portMin, portMax);
       if (!ports.includes(port) && (await isFree(port))) ports.push(port);
     }
-    return new Cluster(options, ports);
+    const members = ports.map((port, index): Member => {
+      const name = names[index] as string;
+      return { name, address: `127.0.0.1:${port}`, child: undefined, isInHand: false, mayEndWith: [] };
+    });
+    return new Cluster(options, members, hasNetwork ? await Network.open(members) : undefined);
   }
 
-  /** Does nothing to a member that runs. */
+  async close(): Promise<void> {
+    await this.network?.close();
+  }
+
+  directoryOf(member: Member): string {
+    return join(this.#options.directory, `member-${member.name}`);
+  }
+
+  /** From now on, until the next call for this member. */
+  afflict(name: string, affliction: Affliction): void {
+    writeAffliction(this.#afflictionPath(name), affliction);
+  }
+
+  /** Does nothing to a member that runs, or that somebody has in hand. */
   start(member: Member): void {
+    if (!member.isInHand) this.startInHand(member);
+  }
+
+  startInHand(member: Member): void {
+    this.#spawn(member, this.#flagsOf(member));
+  }
+
+  #spawn(member: Member, flags: readonly string[]): void {
+    const { nursery, hasAfflictions } = this.#options;
     if (member.child?.isRunning || this.#unexpectedEnds >= endsMax) return;
-    const names = this.members.map(({ name, address }) => `${name}=${address}`).join(",");
-    const flags = ["--data", join(this.#directory, `member-${member.name}`), "--member", member.name, "--cluster", clusterName];
-    member.child = this.#nursery.start({
+    const environment = {
+      [afflictionPathVariable]: this.#afflictionPath(member.name),
+      [afflictionRateVariable]: String(this.#clockRates.get(member.name) ?? 1),
+    };
+    const afflicted = { preload: [pathToFileURL(join(import.meta.dirname, "afflict.js")).href], environment };
+    member.child = nursery.start({
       name: `member-${member.name}`,
       script: join(import.meta.dirname, "..", "cli", "main.js"),
-      arguments: [
-        "serve",
-        ...flags,
-        "--listen",
-        member.address,
-        "--members",
-        names,
-        "--protocol",
-        this.#protocol,
-        "--until-input-ends",
-      ],
+      arguments: ["serve", ...flags, "--until-input-ends"],
+      ...(hasAfflictions ? afflicted : {}),
       onUnexpectedEnd: (child, how) => this.#onEnd(member, child, how),
     });
+  }
+
+  /** With an empty directory, to be added by an operator; the others tell it where everybody is. */
+  startToJoin(member: Member, others: readonly string[]): void {
+    const where = ["--data", this.directoryOf(member), "--member", member.name, "--cluster", clusterName];
+    this.#spawn(member, [...where, "--listen", member.address, "--join", others.join(",")]);
   }
 
   startAll(): void {
     for (const member of this.members) this.start(member);
   }
 
-  /** Members that run and are not stopped. */
+  /** Members that run and are not stopped, nor in somebody's hand. */
   get awake(): readonly Member[] {
-    return this.members.filter(({ child }) => child?.isRunning && !child.isStopped);
+    return this.members.filter(({ child, isInHand }) => child?.isRunning && !child.isStopped && !isInHand);
   }
 
   /** The member that says it leads, in the highest term; undefined while nobody does. */
@@ -111,7 +170,7 @@ export class Cluster {
   async isWhole(): Promise<boolean> {
     const statuses = await this.statuses();
     const [first] = statuses;
-    if (statuses.length < memberNames.length || first?.leader === undefined) return false;
+    if (statuses.length < this.members.length || first?.leader === undefined) return false;
     const applied = statuses.map(({ appliedIndex }) => appliedIndex);
     const isOne = statuses.every(({ leader, term }) => leader === first.leader && term === first.term);
     return (
@@ -129,7 +188,7 @@ export class Cluster {
     await until(
       async () => {
         revisions = (await this.statuses()).map(({ revision }) => revision);
-        return revisions.length === memberNames.length && new Set(revisions).size === 1;
+        return revisions.length === this.members.length && new Set(revisions).size === 1;
       },
       { withinMs },
     );
@@ -141,20 +200,35 @@ export class Cluster {
     return this.members.map(({ name, child }) => `Member ${name}:\n${child?.logTail()}`).join("\n");
   }
 
-  /** A member has no reason to end by itself: it is written down, and started again so that the run goes on. */
+  /** Each member knows the others by the proxies that lead from it to them. */
+  #flagsOf(member: Member): readonly string[] {
+    const list = this.members.map(({ name, address }) => `${name}=${this.#addressFor(member.name, name) ?? address}`);
+    const where = ["--data", this.directoryOf(member), "--member", member.name, "--cluster", clusterName];
+    return [...where, "--listen", member.address, "--members", list.join(","), "--protocol", this.#options.protocol];
+  }
+
+  #addressFor(from: string, to: string): string | undefined {
+    return from === to ? undefined : this.network?.addressFor(from, to);
+  }
+
+  #afflictionPath(name: string): string {
+    return join(this.#options.directory, `affliction-${name}.json`);
+  }
+
+  /**
+   * A member has no reason to end by itself, unless a fault gave it one and it names that: then whoever did it starts it
+   * again. Else it is written down, and it is started again so that the run goes on.
+   */
   #onEnd(member: Member, child: Child, how: string): void {
+    const tail = child.logTail();
+    if (member.mayEndWith.some((code) => child.complaints().includes(code))) {
+      this.expectedEnds++;
+      return;
+    }
     this.#unexpectedEnds++;
-    this.#onIncident({ kind: "member-died", text: `member ${member.name} ${how}. The end of its log:\n${child.logTail()}` });
+    this.#options.onIncident({ kind: "member-died", text: `member ${member.name} ${how}. The end of its log:\n${tail}` });
     setTimeout(() => this.start(member), 500).unref();
   }
-}
-
-interface ClusterOptions {
-  readonly nursery: Nursery;
-  readonly directory: string;
-  readonly protocol: string;
-  readonly dice: Dice;
-  readonly onIncident: (incident: Incident) => void;
 }
 
 function isFree(port: number): Promise<boolean> {

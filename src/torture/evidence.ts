@@ -77,6 +77,8 @@ export type IncidentKind =
   | "client-failed"
   /** A client did not come to an end, long after the last fault. */
   | "client-stuck"
+  /** A member did not stop, or did not say why, though its disk gave it every reason. */
+  | "fault-unnoticed"
   /** The cluster did not serve again, long after the last fault. */
   | "no-recovery"
   /** Members that are at rest are at different revisions. */

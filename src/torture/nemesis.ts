@@ -1,20 +1,25 @@
 /**
- * The nemesis: kills and stops members and clients while the run lasts.
+ * The nemesis: kills and stops members and clients while the run lasts, and lets loose whoever cuts their network and damages
+ * their disks (`network-nemesis.ts`, `disk-nemesis.ts`).
  *
- * Two plans. `mixed`: everything at once, as drawn by the dice. `kills`: the leader is killed again and again, each time as
+ * Two plans. `mixed`: all the faults that were asked for at once, as drawn by the dice. `kills`: the leader is killed again and again, each time as
  * soon as the cluster is whole again, and nothing else happens; that is how an outage is measured and nothing but it.
  */
 
 import { monotonicMs } from "./clock.ts";
 import type { Cluster, Member } from "./cluster.ts";
 import type { Dice } from "./dice.ts";
+import { type DiskFault, disturbDisks } from "./disk-nemesis.ts";
+import type { Incident } from "./evidence.ts";
+import { type FaultName, networkFaults } from "./faults.ts";
 import type { Fleet } from "./fleet.ts";
 import { stopMoments } from "./messages.ts";
+import { disturbNetwork } from "./network-nemesis.ts";
 import { pause } from "./pause.ts";
 import type { Prober } from "./prober.ts";
 
 export type Plan =
-  | { readonly kind: "mixed"; readonly killEveryMs: number }
+  | { readonly kind: "mixed"; readonly killEveryMs: number; readonly faults: readonly FaultName[] }
   | { readonly kind: "kills"; readonly killCount: number };
 
 export interface LeaderKill {
@@ -27,8 +32,19 @@ export interface LeaderKill {
 /** A fault, for whoever has to find out what happened. */
 export interface FaultLine {
   readonly atMs: number;
-  readonly fault: "kill" | "start" | "stop" | "resume" | "order";
+  readonly fault: "kill" | "start" | "stop" | "resume" | "order" | "cut" | "mend" | "break" | "slow" | "readmission" | DiskFault;
   readonly target: string;
+}
+
+/** What those who disturb have in their hands. */
+export interface NemesisParts {
+  readonly cluster: Cluster;
+  readonly dice: Dice;
+  /** Aborts when no new fault is wanted. */
+  readonly signal: AbortSignal;
+  readonly log: (line: Omit<FaultLine, "atMs">) => void;
+  readonly tally: (fault: FaultName | "readmission") => void;
+  readonly onIncident: (incident: Incident) => void;
 }
 
 export interface NemesisOptions {
@@ -37,8 +53,10 @@ export interface NemesisOptions {
   readonly prober: Prober;
   readonly dice: Dice;
   readonly log: (line: FaultLine) => void;
+  readonly onIncident: (incident: Incident) => void;
 }
 
+const diskFaults = ["slow-disk", "full-disk", "failing-disk", "corrupt", "clock"] as const satisfies readonly DiskFault[];
 const stopMsMin = 200;
 const stopMsMax = 6_000;
 /** How long the cluster is given to become whole before it is left to the end of the run to complain. */
@@ -50,6 +68,8 @@ export class Nemesis {
   clientKills = 0;
   memberStops = 0;
   clientStops = 0;
+  /** How often each fault of networks, disks and clocks struck. */
+  readonly others = new Map<string, number>();
   readonly #options: NemesisOptions;
   readonly #over = new AbortController();
 
@@ -61,12 +81,29 @@ export class Nemesis {
   async run(plan: Plan): Promise<void> {
     const { dice } = this.#options;
     if (plan.kind === "kills") return this.#killBackToBack(plan.killCount, dice.fork());
+    const has = (fault: FaultName): boolean => plan.faults.includes(fault);
+    const parts = (): NemesisParts => this.#partsFor(dice.fork());
+    const { network } = this.#options.cluster;
+    const ofNetwork = networkFaults.filter(has);
+    const ofDisks = diskFaults.filter(has);
     await Promise.all([
-      this.#killMembers(plan.killEveryMs, dice.fork()),
-      this.#killClients(dice.fork()),
-      this.#stopProcesses(dice.fork()),
-      this.#orderSelfStops(dice.fork()),
+      ...(has("kill") ? [this.#killMembers(plan.killEveryMs, dice.fork()), this.#killClients(dice.fork())] : []),
+      ...(has("stop") ? [this.#stopProcesses(dice.fork()), this.#orderSelfStops(dice.fork())] : []),
+      ...(network === undefined || ofNetwork.length === 0 ? [] : [disturbNetwork({ ...parts(), network, kinds: ofNetwork })]),
+      ...(ofDisks.length === 0 ? [] : [disturbDisks({ ...parts(), kinds: ofDisks })]),
     ]);
+  }
+
+  #partsFor(dice: Dice): NemesisParts {
+    const { cluster, onIncident, log } = this.#options;
+    return {
+      cluster,
+      dice,
+      signal: this.#over.signal,
+      log: (line) => log({ atMs: monotonicMs(), ...line }),
+      tally: (fault) => this.others.set(fault, (this.others.get(fault) ?? 0) + 1),
+      onIncident,
+    };
   }
 
   /** No new fault from now on; who is stopped goes on, who is dead comes back. */
@@ -107,11 +144,11 @@ export class Nemesis {
         continue;
       }
       // Now and then somebody else: a follower, or the leader that is stopped and cannot say so.
-      const others = cluster.members.filter((member) => member !== leader && member.child?.isRunning);
+      const others = cluster.members.filter((member) => member !== leader && !member.isInHand && member.child?.isRunning);
       const takesLeader = dice.chance(0.8);
       const victim = takesLeader || others.length === 0 ? leader : dice.pick(others);
       const restartMs = dice.betweenLogarithmic(50, 3_000);
-      if (victim === undefined || this.#isOver) continue;
+      if (victim === undefined || victim.isInHand || this.#isOver) continue;
       if (victim === leader) this.#killLeader(victim);
       else this.#killOther(victim);
       const restart = pause(restartMs, signal)
@@ -130,12 +167,13 @@ export class Nemesis {
   async #killAll(leader: Member, dice: Dice): Promise<void> {
     const { cluster } = this.#options;
     const { signal } = this.#over;
-    const followers = cluster.members.filter((member) => member !== leader && member.child?.isRunning);
+    const followers = cluster.members.filter((member) => member !== leader && !member.isInHand && member.child?.isRunning);
     for (const follower of followers) this.#killOther(follower);
     await pause(dice.between(50, 350), signal);
+    if (leader.isInHand) return followers.forEach((follower) => void follower.child?.exited.then(() => this.#start(follower)));
     this.#killLeader(leader);
-    for (const { child } of cluster.members) await child?.exited;
-    for (const member of cluster.members) if (member !== leader) this.#start(member);
+    for (const { child } of [leader, ...followers]) await child?.exited;
+    for (const member of followers) this.#start(member);
     await pause(dice.between(500, 2_500), signal);
     this.#start(leader);
   }

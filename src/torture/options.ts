@@ -3,6 +3,7 @@
  */
 import { parseArgs } from "node:util";
 import { checkProtocolName, type ProtocolName, protocolDefault } from "../base/protocol-name.ts";
+import { describeFaults, type FaultName, faultsDefault, parseFaults } from "./faults.ts";
 import type { Plan } from "./nemesis.ts";
 
 export interface TortureOptions {
@@ -13,6 +14,7 @@ export interface TortureOptions {
   readonly ttlMs: number;
   /** How the members agree. */
   readonly protocol: ProtocolName;
+  readonly memberCount: number;
   /** Where the history of the registers goes. */
   readonly historyFile: string | undefined;
   readonly jsonFile: string | undefined;
@@ -21,15 +23,18 @@ export interface TortureOptions {
   readonly directory: string | undefined;
 }
 
-export const help = `Tortures a cluster of three real processes with eight clients, and judges what came of it.
+export const help = `Tortures a cluster of three to seven real processes with eight clients, and judges what came of it.
 
   npm run torture -- [options]
 
   --minutes N       how long faults are thrown. Default 2
+  --faults NAMES    which faults, separated by commas, or all. Default ${faultsDefault.join(",")}. They are:
+${describeFaults()}
   --kill-every T    a member is killed about so often: 3s, 500ms. Default 3s
   --kills N         instead: kill the leader N times, each time once the cluster is whole, and nothing else
   --ttl T           TTL of the locks. Default 1500ms
   --protocol NAME   how the members agree. Default raft
+  --members N       how many: 3, 5 or 7. Default 3
   --seed N          repeats the plan of faults of another run. Default: drawn and printed
   --history FILE    write the history of the registers as Jepsen's JSON lines
   --json FILE       write the figures as JSON
@@ -47,6 +52,8 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
       minutes: string,
       "kill-every": string,
       kills: string,
+      faults: string,
+      members: string,
       ttl: string,
       protocol: string,
       seed: string,
@@ -62,12 +69,18 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
   const minutes = positive("--minutes", values.minutes ?? (killCount === undefined ? "2" : "60"));
   const killEveryMs = duration("--kill-every", values["kill-every"] ?? "3s");
   const ttlMs = duration("--ttl", values.ttl ?? "1500ms");
+  const faults: readonly FaultName[] = [...parseFaults(values.faults ?? faultsDefault.join(","))];
+  if (values.faults !== undefined && killCount !== undefined)
+    throw new Error("--kills is a plan of its own: leave out --faults.");
+  const memberCount = wholeNumber("--members", values.members ?? "3");
+  if (![3, 5, 7].includes(memberCount)) throw new Error(`--members must be 3, 5 or 7; it is "${values.members}".`);
   if (ttlMs < 1_000) throw new Error("--ttl must be at least 1s.");
   return {
     seed: values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber("--seed", values.seed),
     durationMs: minutes * 60_000,
-    plan: killCount === undefined ? { kind: "mixed", killEveryMs } : { kind: "kills", killCount },
+    plan: killCount === undefined ? { kind: "mixed", killEveryMs, faults } : { kind: "kills", killCount },
     ttlMs,
+    memberCount,
     protocol: checkProtocolName(values.protocol ?? protocolDefault, "--protocol"),
     historyFile: values.history,
     jsonFile: values.json,

@@ -13,6 +13,7 @@ export interface Report {
   readonly plan: TortureOptions["plan"];
   readonly ttlMs: number;
   readonly protocol: string;
+  readonly memberCount: number;
   readonly seconds: number;
   readonly operations: number;
   readonly counts: Counts;
@@ -38,6 +39,7 @@ export function reportOf(options: TortureOptions, run: Run, verdict: Verdict): R
     plan: options.plan,
     ttlMs: options.ttlMs,
     protocol: options.protocol,
+    memberCount: options.memberCount,
     seconds: Math.round(run.torturedMs / 100) / 10,
     operations: counts.increments + counts.additions + counts.probes + registers.operationCount,
     counts,
@@ -59,11 +61,12 @@ export function textOf(report: Report, startedAtMs: number): string {
   const { counts, exceptions, faults, grants, outages, registers, violations } = report;
   const { increments, overwritten, refusedAdditions, refusedIncrements } = counts;
   const lines = [
-    `Conclave torture, seed ${report.seed}: ${report.seconds} s, 3 members by ${report.protocol}, 8 clients, lock TTL ${report.ttlMs} ms`,
+    `Conclave torture, seed ${report.seed}: ${report.seconds} s, ${report.memberCount} members by ${report.protocol}, 8 clients, lock TTL ${report.ttlMs} ms`,
     `operations  ${report.operations}: ${increments} increments of the file, ${counts.additions} additions to the set, ${registers.operations} on registers, ${counts.probes} probes`,
     `grants      ${grants}: ${counts.fileGrants} for the file, ${counts.setGrants} for the set`,
     `kills       ${faults.leaderKills + faults.memberKills + faults.clientKills}: ${faults.leaderKills} of the leader, ${faults.memberKills} of other members, ${faults.clientKills} of clients`,
     `stops       ${faults.memberStops + faults.clientStops + faults.selfStops}: ${faults.memberStops} of members, ${faults.clientStops} of clients, ${faults.selfStops} by clients themselves at the worst moment`,
+    ...(Object.keys(faults.others).length === 0 ? [] : [`others      ${othersText(faults)}`]),
     `outage      ${outageText(outages.all)}`,
     ...(outages.othersUp.count === outages.all.count ? [] : [`            with both others up: ${outageText(outages.othersUp)}`]),
     `late        ${refusedIncrements} holders stopped by their own clock, ${refusedAdditions} by the guard`,
@@ -75,6 +78,11 @@ export function textOf(report: Report, startedAtMs: number): string {
     ...(violations.length > violationsShown ? [`            ... and ${violations.length - violationsShown} more`] : []),
   ];
   return lines.join("\n");
+}
+
+function othersText({ others, ownEnds }: Faults): string {
+  const each = Object.entries(others).map(([name, count]) => `${count} ${name}`);
+  return `${each.join(", ")}; ${ownEnds} times a member stopped by itself, as it must`;
 }
 
 function outageText({ count, p50Ms, p99Ms, longestMs }: OutageSummary): string {

@@ -16,6 +16,7 @@ import { monotonicMs } from "./clock.ts";
 import { Cluster, clusterName } from "./cluster.ts";
 import { Dice } from "./dice.ts";
 import type { ClientRecord, Evidence, FinalState, Incident } from "./evidence.ts";
+import { afflictedFaults, type FaultName, networkFaults } from "./faults.ts";
 import { clientCount, Fleet } from "./fleet.ts";
 import { type JournalEvent, readJournal } from "./journal.ts";
 import { type FaultLine, type LeaderKill, Nemesis } from "./nemesis.ts";
@@ -41,10 +42,15 @@ export interface Faults {
   readonly memberStops: number;
   readonly clientStops: number;
   readonly selfStops: number;
+  /** Of networks, disks and clocks: how often each struck. */
+  readonly others: Readonly<Record<string, number>>;
+  /** Members that stopped by themselves because of one of those. */
+  readonly ownEnds: number;
 }
 
 const startMsMax = 60_000;
-const healMsMax = 40_000;
+/** On a machine that others use too. */
+const healMsMax = 60_000;
 const finishMsMax = 40_000;
 const readMsMax = 30_000;
 const settleMsMax = 10_000;
@@ -75,7 +81,7 @@ async function tortureIn(
   options: TortureOptions,
   report: (line: string) => void,
 ): Promise<Run> {
-  const { plan, protocol, seed, ttlMs } = options;
+  const { memberCount, plan, protocol, seed, ttlMs } = options;
   const dice = new Dice(seed);
   const incidents: Incident[] = [];
   const onIncident = (incident: Incident): void => {
@@ -86,7 +92,18 @@ async function tortureIn(
   // 1
   const numberPath = join(directory, "number");
   NumberFile.create(numberPath);
-  const cluster = await Cluster.open({ nursery, directory, protocol, dice: dice.fork(), onIncident });
+  const faults: readonly FaultName[] = plan.kind === "mixed" ? plan.faults : [];
+  const cluster = await Cluster.open({
+    nursery,
+    directory,
+    protocol,
+    memberCount,
+    hasNetwork: faults.some((fault) => networkFaults.includes(fault)),
+    hasAfflictions: faults.some((fault) => afflictedFaults.includes(fault)),
+    hasDrift: faults.includes("clock"),
+    dice: dice.fork(),
+    onIncident,
+  });
   const startedAtMs = monotonicMs();
   cluster.startAll();
   if (!(await cluster.becomesWhole(startMsMax))) throw new Error(`The cluster did not start. ${cluster.logTails()}`);
@@ -99,7 +116,7 @@ async function tortureIn(
   // 2
   const faultsPath = join(directory, "faults.jsonl");
   const log = (line: FaultLine): void => appendFileSync(faultsPath, `${JSON.stringify(line)}\n`);
-  const nemesis = new Nemesis({ cluster, fleet, prober, dice: dice.fork(), log });
+  const nemesis = new Nemesis({ cluster, fleet, prober, dice: dice.fork(), log, onIncident });
   const torturedFromMs = monotonicMs();
   const progress = setInterval(() => report(progressOf({ fleet, nemesis, startedAtMs: torturedFromMs })), progressEveryMs);
   const isDone = nemesis.run(plan);
@@ -109,6 +126,7 @@ async function tortureIn(
   // 3
   nemesis.end();
   await isDone;
+  cluster.network?.mendAll();
   for (const { child } of [...cluster.members, ...fleet.all]) child?.resume();
   cluster.startAll();
   if (!(await cluster.becomesWhole(healMsMax))) {
@@ -135,18 +153,28 @@ async function tortureIn(
   await conclave.close();
   for (const { child } of cluster.members) child?.allowEnd();
   await nursery.close();
+  await cluster.close();
 
   const clients = fleet.all.map((client): ClientRecord => {
     const { name, slot, incarnation, child } = client;
     const events = journalOf(join(directory, `client-${name}.jsonl`));
     return { name, slot, incarnation, events, stops: child.stops, killedAtMs: child.killedAtMs };
   });
-  const { leaderKills, memberKills, clientKills, memberStops, clientStops } = nemesis;
+  const { leaderKills, memberKills, clientKills, memberStops, clientStops, others } = nemesis;
   return {
     directory,
     evidence: { ttlMs, startedAtMs, clientCount, clients, probes: prober.probes, final, incidents },
     leaderKills,
-    faults: { leaderKills: leaderKills.length, memberKills, clientKills, memberStops, clientStops, selfStops: fleet.selfStops },
+    faults: {
+      leaderKills: leaderKills.length,
+      memberKills,
+      clientKills,
+      memberStops,
+      clientStops,
+      selfStops: fleet.selfStops,
+      others: Object.fromEntries(others),
+      ownEnds: cluster.expectedEnds,
+    },
     torturedMs,
   };
 }
