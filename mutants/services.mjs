@@ -52,8 +52,8 @@ export default [
   {
     name: "an unanswered Try counts as done",
     file: "coordinator/service-participant.ts",
-    find: '      if (leftMs <= 0) return { kind: "busy", why: "no answer in time" };',
-    replace: '      if (leftMs <= 0) return { kind: "done", result: null };',
+    find: '      if (reply !== silent && reply.kind !== "busy") return reply;',
+    replace: '      if (reply === silent) return { kind: "done", result: null };\n      if (reply.kind !== "busy") return reply;',
     source: "Seata 6374 and its kin: silence is guessed about",
   },
   {

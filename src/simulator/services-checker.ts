@@ -53,6 +53,13 @@ export class ServicesChecker {
         const { outcome } = JSON.parse(op.value) as DecisionRecord;
         must(!this.#decided.has(gid), "WriteOnce", () => `${gid} is decided twice`);
         this.#decided.set(gid, outcome);
+        const entry = this.#transactions.get(gid);
+        const isWhole = outcome === "abort" || entry === undefined || entry.tried.size === entry.branches;
+        must(
+          isWhole,
+          "DecidedIsTried",
+          () => `${gid} is decided to commit with ${entry?.tried.size} of ${entry?.branches} tried`,
+        );
         this.#note(`store: ${gid} is decided to ${outcome}`);
       }
       if (op.key.startsWith(recordKeys.sagas))

@@ -5,6 +5,7 @@ export { volatileWords } from "../coordinator/options.ts";
 export { type Barrier, type BarrierAnswer, type BarrierCall, type BarrierWork, barrierKeptMs } from "./barrier.ts";
 export { Abort, type AbortKind, TransactionAborted, TransactionUnknown } from "./errors.ts";
 export { type HttpOptions, HttpResource, http, type ServiceHandle } from "./http.ts";
+export { type Inbox, inbox } from "./inbox.ts";
 export {
   type Committed,
   type Resource,
@@ -15,6 +16,16 @@ export {
   transactions,
 } from "./manager.ts";
 export { type MariadbHandle, type MariadbOptions, MariadbResource, mariadb } from "./mariadb.ts";
+export {
+  type EmittedEvent,
+  mariadbOutbox,
+  type Outbox,
+  type OutboxEvent,
+  postgresOutbox,
+  storeOutbox,
+} from "./outbox.ts";
+export { OutboxRelay, type OutboxRelayOptions, relayOutbox } from "./outbox-relay.ts";
+export { httpSink, queueSink, redisStreamSink, type Sink } from "./outbox-sinks.ts";
 export type { OutcomeAnswer } from "./outcome.ts";
 export { type PostgresHandle, type PostgresOptions, PostgresResource, postgres } from "./postgres.ts";
 export type { Finding, HandleOf, SqlResource } from "./resource.ts";
