@@ -134,12 +134,11 @@ export async function ourNodes(
       Object.assign(more, {
         l2: redisL2({
           client: {
-            get: async (key: string) => {
-              const value = await client.get(key);
-              if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
-              return value;
+            sendCommand: async (command: readonly string[]) => {
+              const answer = await client.sendCommand([...command]);
+              if (delayMs > 0 && command[0]?.endsWith("GET")) await new Promise((resolve) => setTimeout(resolve, delayMs));
+              return answer;
             },
-            sendCommand: (command: readonly string[]) => client.sendCommand([...command]),
             get isReady() {
               return client.isReady;
             },

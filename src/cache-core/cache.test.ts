@@ -558,6 +558,19 @@ describe("time", () => {
     await careful.invalidate("k");
     expect(await careful.get("k", async () => 1)).toBe(1);
   });
+
+  test("a caller who went away is no failure of the load: nobody else is answered with it", async () => {
+    const cache = open<number>({ errorTtlMs: 1_000 });
+    const end = new AbortController();
+    const { load, open: answer } = gate<number>();
+    const left = cache.get("k", load, { signal: end.signal });
+    await platform.advance(1);
+    end.abort(new Error("gone"));
+    await expect(left).rejects.toThrow("gone");
+    answer(1);
+    await platform.advance(1);
+    expect(await cache.get("k", async () => 2)).toBe(1);
+  });
 });
 
 describe("what a load may say", () => {

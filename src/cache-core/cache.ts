@@ -14,14 +14,14 @@
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal, raceSignal } from "../base/link-signal.ts";
-import type { Platform, Telemetry } from "../base/ports.ts";
+import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { CallOptions, Store } from "../store/store.ts";
 import { BatchLoad, type ManyValues } from "./batch-load.ts";
 import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
 import type { CacheEvent } from "./event.ts";
 import { FillLeases, leaseKey } from "./fill-lease.ts";
 import { behind, Filler, type FillPlan } from "./filler.ts";
-import { type Flight, mayHave, mayJoin } from "./flight.ts";
+import { type FirstNews, type Flight, type Landing, mayHave, mayJoin } from "./flight.ts";
 import { Follower } from "./follower.ts";
 import { GuardedL2 } from "./guarded-l2.ts";
 import type { Target } from "./invalidation.ts";
@@ -90,6 +90,11 @@ export interface Explanation {
   readonly followed: { readonly revision: number; readonly proofAgeMs: number; readonly isTrusted: boolean };
   readonly l2: "none" | "closed" | "open";
 }
+
+/** What a read is answered with. */
+type Answer<V> =
+  | { readonly kind: "stale"; readonly entry: CacheEntry<V> }
+  | { readonly kind: "landed"; readonly landing: Landing<V> };
 
 interface Mark {
   readonly since: number;
@@ -374,10 +379,14 @@ export class Cache<V = unknown> implements AsyncDisposable {
         this.#metrics.joined++;
         onParked?.();
       }
-      const answer = await this.#wait(flight, entry, options).catch((error: unknown) => {
-        if (joined === undefined) this.#rememberError(key, error);
+      let answer: Answer<V>;
+      try {
+        answer = await this.#wait(flight, entry, options);
+      } catch (error) {
+        // A caller who went away says nothing of the load.
+        if (joined === undefined && options.signal?.aborted !== true) this.#rememberError(key, error);
         throw error;
-      });
+      }
       if (answer.kind === "stale") return this.#serveStale(answer.entry);
       const { landing } = answer;
       if (joined === undefined || mayHave(flight, { landing, changes, history: this.#history })) return this.#out(landing.value);
@@ -418,57 +427,43 @@ export class Cache<V = unknown> implements AsyncDisposable {
     return flight.isDirect && nowMs - flight.startedMs <= this.options.maxStaleMs ? flight : undefined;
   }
 
-  /** For the landing; with something in its grace at hand, only until the soft timeout. */
-  async #wait(
-    flight: Flight<V>,
-    entry: CacheEntry<V> | undefined,
-    options: ReadOptions,
-  ): Promise<{ kind: "landed"; landing: Awaited<Flight<V>["landing"]> } | { kind: "stale"; entry: CacheEntry<V> }> {
+  /** For the landing; with something in its grace at hand, only until the soft timeout. Rejects with what the load throws. */
+  async #wait(flight: Flight<V>, entry: CacheEntry<V> | undefined, options: ReadOptions): Promise<Answer<V>> {
     const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
     if (entry !== undefined && softMs === 0) {
       this.#behind(flight, entry);
       return { kind: "stale", entry };
     }
-    try {
-      const stale = await raceSignal(this.#landedOrStale(flight, entry, softMs), options.signal);
-      if (stale === undefined) return { kind: "landed", landing: await flight.landing };
-      this.#behind(flight, stale);
-      return { kind: "stale", entry: stale };
-    } catch (error) {
-      const left = entry ?? flight.stale;
-      if (options.signal?.aborted || left === undefined || !this.#isStillGood(left)) throw error;
-      left.retryMs = this.#platform.now() + failedRefreshMs;
-      return { kind: "stale", entry: left };
+    const coming = softMs === 0 ? flight.firstNews : this.#firstNewsAfter(flight, entry, softMs);
+    let news = await (options.signal === undefined ? coming : raceSignal(coming, options.signal));
+    if (news.kind === "stale") {
+      if (this.#isStillGood(news.entry)) {
+        this.#behind(flight, news.entry);
+        return news;
+      }
+      news = await raceSignal(outcome(flight), options.signal);
     }
+    return this.#orStale(news, entry ?? flight.stale);
   }
 
-  /** Undefined: it has landed. */
-  #landedOrStale(flight: Flight<V>, entry: CacheEntry<V> | undefined, softMs: number): Promise<CacheEntry<V> | undefined> {
-    if (entry === undefined && this.#l2 === undefined) return flight.landing.then(() => undefined);
-    return new Promise((resolve, reject) => {
-      const timer = softMs === 0 ? undefined : this.#platform.setTimer(softMs, () => offer(), { ref: false });
-      let isSoftOver = softMs === 0;
-      const offer = (): void => {
-        isSoftOver = true;
-        const stale = entry ?? flight.stale;
-        if (stale !== undefined && this.#isStillGood(stale)) resolve(stale);
-      };
-      flight.onStale.push(() => {
-        if (isSoftOver) offer();
-      });
-      if (softMs === 0) offer();
-      const end = (): void => timer?.cancel();
-      flight.landing.then(
-        () => {
-          end();
-          resolve(undefined);
-        },
-        (error: unknown) => {
-          end();
-          reject(error);
-        },
-      );
+  /** When the load fails, what is in its grace is the answer. */
+  #orStale(news: FirstNews<V>, left: CacheEntry<V> | undefined): Answer<V> {
+    if (news.kind !== "failed") return news;
+    if (left === undefined || !this.#isStillGood(left)) throw news.error;
+    left.retryMs = this.#platform.now() + failedRefreshMs;
+    return { kind: "stale", entry: left };
+  }
+
+  /** The landing if it comes within `softMs`; after that what is in its grace will do, once there is something. */
+  async #firstNewsAfter(flight: Flight<V>, entry: CacheEntry<V> | undefined, softMs: number): Promise<FirstNews<V>> {
+    let timer: Timer | undefined;
+    const soft = new Promise<undefined>((resolve) => {
+      timer = this.#platform.setTimer(softMs, () => resolve(undefined), { ref: false });
     });
+    const news = await Promise.race([outcome(flight), soft]);
+    timer?.cancel();
+    if (news !== undefined) return news;
+    return entry === undefined ? flight.firstNews : { kind: "stale", entry };
   }
 
   #isStillGood(entry: CacheEntry<V>): boolean {
@@ -649,6 +644,13 @@ export class Cache<V = unknown> implements AsyncDisposable {
   #assertOpen(): void {
     if (this.#life.signal.aborted) throw this.#life.signal.reason;
   }
+}
+
+function outcome<V>({ landing }: Flight<V>): Promise<FirstNews<V>> {
+  return landing.then(
+    (landed): FirstNews<V> => ({ kind: "landed", landing: landed }),
+    (error: unknown): FirstNews<V> => ({ kind: "failed", error }),
+  );
 }
 
 /** Nothing in it keeps the value at hand from being the answer. */

@@ -24,6 +24,9 @@ export interface FillLeasesOptions {
   readonly ttlMs: number;
 }
 
+/** So many times as long as anybody waits for it, an answer is still of use: to give back what it grants. */
+const lateFactor = 10;
+
 export class FillLeases {
   readonly #options: FillLeasesOptions;
 
@@ -56,10 +59,19 @@ export class FillLeases {
       const session = await within(store.sharedSession({ ttlMs, timeoutMs }), platform, timeoutMs);
       const leftMs = untilMs - platform.now();
       if (session === undefined || leftMs <= 0) return { kind: "unknown" };
-      const answer = await store.txn(
+      // The store's own deadline would not look whether the answer lies there unread: `within` does.
+      const sent = store.txn(
         { if: [isFree], then: [{ kind: "put", key, value: token, session: session.id }], else: [{ kind: "get", key }] },
-        { timeoutMs: leftMs },
+        { timeoutMs: leftMs * lateFactor },
       );
+      const answer = await within(sent, platform, leftMs);
+      if (answer === undefined) {
+        const giveBack = (): void => this.#release(key, token);
+        sent.then(({ succeeded }) => {
+          if (succeeded) giveBack();
+        }, giveBack);
+        return { kind: "unknown" };
+      }
       const { succeeded, revision, results } = answer;
       if (succeeded) return { kind: "won", revision, release: () => this.#release(key, token) };
       const holder = results[0]?.kind === "get" ? results[0].entry : null;
@@ -107,10 +119,13 @@ export function leaseKey(hash: number): string {
   return `l/${hash}`;
 }
 
-/** The value, or undefined when the time is up first. */
+/**
+ * The value, or undefined when the time is up first. When it seems to be, this process may have slept, and the answer lie
+ * there unread: what has come is read first, which takes a turn of the event loop.
+ */
 async function within<T>(promise: Promise<T>, platform: Platform, timeoutMs: number): Promise<T | undefined> {
   return new Promise((resolve, reject) => {
-    const timer = platform.setTimer(timeoutMs, () => resolve(undefined), { ref: true });
+    const timer = platform.setTimer(timeoutMs, () => platform.defer(() => resolve(undefined)), { ref: true });
     promise.then(resolve, reject).finally(() => timer.cancel());
   });
 }

@@ -14,8 +14,9 @@ import { conclaveError } from "../base/errors.ts";
 import type { Platform } from "../base/ports.ts";
 import { type CacheEntry, makeEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
-import type { Flight, Landing } from "./flight.ts";
+import type { FirstNews, Flight, Landing } from "./flight.ts";
 import type { Follower } from "./follower.ts";
+import { failed } from "./guarded-l2.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
 import { deepFreeze } from "./keep-whole.ts";
 import { LoadContext, notModified } from "./load-context.ts";
@@ -56,9 +57,19 @@ export interface FillerParts<V> {
 
 type Won = LeaseAnswer & { readonly kind: "won" };
 
+/** The filler's side of a flight. */
+interface OwnFlight<V> extends Flight<V> {
+  readonly tell: (news: FirstNews<V>) => void;
+}
+
+/** How a search beyond L1 ended. */
+type Sought<V> =
+  | { readonly kind: "found"; readonly entry: CacheEntry<V> }
+  | { readonly kind: "load"; readonly lease: Won | undefined; readonly previous: CacheEntry<V> | undefined };
+
 export class Filler<V> {
   readonly #parts: FillerParts<V>;
-  readonly #flights = new Map<string, Flight<V>>();
+  readonly #flights = new Map<string, OwnFlight<V>>();
 
   constructor(parts: FillerParts<V>) {
     this.#parts = parts;
@@ -75,7 +86,11 @@ export class Filler<V> {
 
   begin(key: string, keyHash: number, plan: FillPlan<V>): Flight<V> {
     const { platform, follower, history } = this.#parts;
-    const flight: Flight<V> = {
+    let tell: OwnFlight<V>["tell"] = nothing;
+    const firstNews = new Promise<FirstNews<V>>((resolve) => {
+      tell = resolve;
+    });
+    const flight: OwnFlight<V> = {
       key,
       keyHash,
       floor: follower.observed,
@@ -85,53 +100,81 @@ export class Filler<V> {
       isDirect: plan.isDirect,
       landing: undefined as never,
       stale: undefined,
-      onStale: [],
+      firstNews,
+      tell,
     };
     this.#flights.set(key, flight);
-    const end = (): void => {
-      plan.onParked?.();
-      if (this.#flights.get(key) === flight) this.#flights.delete(key);
-    };
-    // Not `finally`, which makes three promises more for each read that goes beyond L1.
-    flight.landing = this.#fill(flight, plan).then(
-      (landing) => {
-        end();
-        return landing;
-      },
-      (error: unknown) => {
-        end();
-        throw error;
-      },
-    );
+    flight.landing = this.#fill(flight, plan);
     // Everybody may have gone before it fails.
-    flight.landing.catch(() => undefined);
+    flight.landing.catch(nothing);
     return flight;
   }
 
-  async #fill(flight: Flight<V>, plan: FillPlan<V>): Promise<Landing<V>> {
-    const { l2, options, follower } = this.#parts;
-    let lease: Won | undefined;
-    let previous = plan.newerThan;
-    if (l2 !== undefined && !flight.isDirect) {
-      const budget = { leftMs: options.l2TimeoutMs };
-      const sought = await this.#seek(flight, { plan, budget, l2 });
-      if (sought.kind === "found") return this.#adopt(sought.entry);
-      lease = sought.lease;
-      previous = sought.previous ?? previous;
+  /** An L2 hit is the path that counts: it is made of few promises. */
+  #fill(flight: OwnFlight<V>, plan: FillPlan<V>): Promise<Landing<V>> {
+    const { l2 } = this.#parts;
+    if (l2 === undefined || flight.isDirect) return this.#loadToTheEnd(flight, plan, undefined);
+    const budget: L2Budget = { leftMs: this.#parts.options.l2TimeoutMs };
+    return l2.read(flight.key, flight.keyHash, budget).then(
+      (read) => {
+        const entry = read === failed ? undefined : read;
+        if (entry === undefined || !this.#isWanted(entry, plan)) {
+          return this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, budget, l2, read }));
+        }
+        try {
+          const landing = this.#adopt(entry);
+          this.#onEnd(flight, plan, { kind: "landed", landing });
+          return landing;
+        } catch (error) {
+          this.#onEnd(flight, plan, { kind: "failed", error });
+          throw error;
+        }
+      },
+      (error: unknown) => {
+        this.#onEnd(flight, plan, { kind: "failed", error });
+        throw error;
+      },
+    );
+  }
+
+  async #loadToTheEnd(flight: OwnFlight<V>, plan: FillPlan<V>, search: Promise<Sought<V>> | undefined): Promise<Landing<V>> {
+    try {
+      const landing = await this.#foundOrLoaded(flight, plan, await search);
+      this.#onEnd(flight, plan, { kind: "landed", landing });
+      return landing;
+    } catch (error) {
+      this.#onEnd(flight, plan, { kind: "failed", error });
+      throw error;
     }
-    return this.#load(flight, { plan, lease, previous, stamp: lease?.revision ?? Math.max(flight.floor, follower.observed) });
+  }
+
+  #foundOrLoaded(flight: Flight<V>, plan: FillPlan<V>, sought: Sought<V> | undefined): Landing<V> | Promise<Landing<V>> {
+    if (sought?.kind === "found") return this.#adopt(sought.entry);
+    const lease = sought?.lease;
+    const stamp = lease?.revision ?? Math.max(flight.floor, this.#parts.follower.observed);
+    return this.#load(flight, { plan, lease, previous: sought?.previous ?? plan.newerThan, stamp });
+  }
+
+  #onEnd(flight: OwnFlight<V>, plan: FillPlan<V>, news: FirstNews<V>): void {
+    plan.onParked?.();
+    if (this.#flights.get(flight.key) === flight) this.#flights.delete(flight.key);
+    flight.tell(news);
   }
 
   // ------------------------------------------------------------------------------------------------ 1 to 3
 
+  /** `read`: what L2 has answered already. */
   async #seek(
-    flight: Flight<V>,
-    { plan, budget, l2 }: { readonly plan: FillPlan<V>; readonly budget: L2Budget; readonly l2: SecondTier<V> },
-  ): Promise<
-    | { readonly kind: "found"; readonly entry: CacheEntry<V> }
-    | { readonly kind: "load"; readonly lease: Won | undefined; readonly previous: CacheEntry<V> | undefined }
-  > {
+    flight: OwnFlight<V>,
+    how: {
+      readonly plan: FillPlan<V>;
+      readonly budget: L2Budget;
+      readonly l2: SecondTier<V>;
+      readonly read: CacheEntry<V> | undefined | typeof failed;
+    },
+  ): Promise<Sought<V>> {
     const { platform, metrics } = this.#parts;
+    const { plan, budget, l2 } = how;
     const { key, keyHash } = flight;
     const giveUpMs = platform.now() + plan.leaseWaitMs;
     let waitMs = this.#parts.options.l2TimeoutMs;
@@ -139,20 +182,23 @@ export class Filler<V> {
     const leaseBudget: L2Budget = { leftMs: waitMs };
     let previous: CacheEntry<V> | undefined;
     let lease: Won | undefined;
-    for (;;) {
-      const found = await l2.read(key, keyHash, budget);
-      if (found.kind === "found") {
-        if (this.#isWanted(found.entry, plan)) {
+    for (let read = how.read; ; read = await l2.read(key, keyHash, budget)) {
+      if (read === failed) metrics.l2Failures++;
+      else if (read !== undefined) {
+        if (this.#isWanted(read, plan)) {
           lease?.release();
-          return found;
+          return { kind: "found", entry: read };
         }
-        previous = found.entry;
-        this.#offerStale(flight, found.entry);
+        previous = read;
+        this.#offerStale(flight, read);
       }
       // Nobody could find what others load: what is left is to load.
-      if (found.kind === "failed" || lease !== undefined) return { kind: "load", lease, previous };
+      if (read === failed || lease !== undefined) return { kind: "load", lease, previous };
       const answer = await this.#acquire(flight, leaseBudget);
-      if (answer.kind === "unknown") return { kind: "load", lease, previous };
+      if (answer.kind === "unknown") {
+        metrics.leasesUnknown++;
+        return { kind: "load", lease, previous };
+      }
       if (answer.kind === "won") {
         lease = answer;
         continue;
@@ -161,20 +207,22 @@ export class Filler<V> {
       if (leftMs <= 0) return { kind: "load", lease, previous };
       metrics.leasesAwaited++;
       plan.onParked?.();
-      // In waits that begin short: the news that it is free may be lost. They grow, because each look costs of the budget.
+      // In waits that begin short: the news that it is free may be lost. They grow, because each look costs a command.
       const timeoutMs = Math.min(leftMs, waitMs);
       waitMs *= 2;
       await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs });
+      // It was another's load that held this read up, not L2 or the Store: they have their time anew.
+      budget.leftMs = leaseBudget.leftMs = this.#parts.options.l2TimeoutMs;
       if (platform.now() >= giveUpMs) return { kind: "load", lease, previous };
     }
   }
 
-  #offerStale(flight: Flight<V>, entry: CacheEntry<V>): void {
+  #offerStale(flight: OwnFlight<V>, entry: CacheEntry<V>): void {
     if (flight.stale !== undefined || this.#parts.platform.now() >= entry.keepUntilMs) return;
     this.#guard(entry.value);
     this.#parts.shelf.put(entry);
     flight.stale = entry;
-    for (const tell of flight.onStale.splice(0)) tell();
+    flight.tell({ kind: "stale", entry });
   }
 
   /** Takes it over from a load that began too early for anybody who asks now. */
@@ -359,4 +407,8 @@ export function behind(flight: Flight<unknown>): void {
     flight.landing.catch(() => undefined),
     "refresh a cached value",
   );
+}
+
+function nothing(): undefined {
+  return undefined;
 }

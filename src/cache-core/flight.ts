@@ -16,6 +16,12 @@ export interface Landing<V> {
   readonly tagHashes: readonly number[];
 }
 
+/** What comes first of a flight: a value in its grace that L2 had, or its end. Never a rejection. */
+export type FirstNews<V> =
+  | { readonly kind: "stale"; readonly entry: CacheEntry<V> }
+  | { readonly kind: "landed"; readonly landing: Landing<V> }
+  | { readonly kind: "failed"; readonly error: unknown };
+
 export interface Flight<V> {
   readonly key: string;
   readonly keyHash: number;
@@ -31,8 +37,7 @@ export interface Flight<V> {
   landing: Promise<Landing<V>>;
   /** What L2 had in its grace, for those who would rather not wait for the load. */
   stale: CacheEntry<V> | undefined;
-  /** Called once, when `stale` is there. */
-  readonly onStale: (() => void)[];
+  readonly firstNews: Promise<FirstNews<V>>;
 }
 
 const noTags: readonly number[] = [];

@@ -3,7 +3,7 @@
  */
 import { expect, test } from "vitest";
 import type { Platform } from "../base/ports.ts";
-import { GuardedL2 } from "./guarded-l2.ts";
+import { failed, GuardedL2 } from "./guarded-l2.ts";
 
 /** Timers and deferred work run when the test says so: as after a stall, where a timer runs before what lies in a socket. */
 function scene() {
@@ -11,8 +11,9 @@ function scene() {
   const deferred: (() => void)[] = [];
   const answers: ((text: string) => void)[] = [];
   const opened: string[] = [];
+  let nowMs = 0;
   const platform: Platform = {
-    now: () => 0,
+    now: () => nowMs,
     wallMs: () => 0,
     setTimer: (_, callback) => {
       let isOn = true;
@@ -47,26 +48,35 @@ function scene() {
   const runAll = (callbacks: (() => void)[]): void => {
     for (const callback of callbacks.splice(0)) callback();
   };
-  return { guarded, answers, opened, wake: () => runAll(timers), endTurn: () => runAll(deferred) };
+  return {
+    guarded,
+    answers,
+    opened,
+    wake: (atMs = 100) => {
+      nowMs = atMs;
+      runAll(timers);
+    },
+    endTurn: () => runAll(deferred),
+  };
 }
 
 test("answers that lay unread while the process slept are answers, and open no breaker", async () => {
   const { guarded, answers, opened, wake, endTurn } = scene();
-  const reads = Array.from({ length: 50 }, (_, at) => guarded.get(`k${at}`, 100));
+  const reads = Array.from({ length: 50 }, (_, at) => guarded.get(`k${at}`, 100, (text) => text));
   wake();
   for (const answer of answers) answer("v");
   await Promise.resolve();
   endTurn();
-  expect(await Promise.all(reads)).toEqual(reads.map(() => ({ kind: "hit", text: "v" })));
+  expect(await Promise.all(reads)).toEqual(reads.map(() => "v"));
   expect(opened).toEqual([]);
 });
 
 test("an L2 that has said nothing in that turn either has failed, and three in a row open the breaker", async () => {
   const { guarded, opened, wake, endTurn } = scene();
-  const reads = Array.from({ length: 3 }, (_, at) => guarded.get(`k${at}`, 100));
+  const reads = Array.from({ length: 3 }, (_, at) => guarded.get(`k${at}`, 100, (text) => text));
   wake();
   endTurn();
-  expect(await Promise.all(reads)).toEqual(reads.map(() => ({ kind: "failed" })));
+  expect(await Promise.all(reads)).toEqual(reads.map(() => failed));
   expect(opened).toEqual(["no answer within 100 ms"]);
-  expect(await guarded.get("next", 100)).toEqual({ kind: "failed" });
+  expect(await guarded.get("next", 100, (text) => text)).toBe(failed);
 });

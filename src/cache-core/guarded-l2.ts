@@ -8,9 +8,8 @@
  */
 import { background } from "../base/background.ts";
 import type { Platform } from "../base/ports.ts";
+import { Deadlines } from "./deadlines.ts";
 import type { L2 } from "./l2.ts";
-
-export type L2Answer = { readonly kind: "hit"; readonly text: string } | { readonly kind: "miss" } | { readonly kind: "failed" };
 
 type State =
   | { readonly kind: "closed"; readonly failures: number }
@@ -28,16 +27,19 @@ export interface GuardedL2Options {
 
 const failuresMax = 3;
 const backgroundMax = 1_000;
-const miss: L2Answer = { kind: "miss" };
-const failed: L2Answer = { kind: "failed" };
+
+/** L2 did not answer, or was not asked. */
+export const failed = Symbol("L2 failed");
 
 export class GuardedL2 {
   readonly #options: GuardedL2Options;
+  readonly #deadlines: Deadlines;
   #state: State = { kind: "closed", failures: 0 };
   #inBackground = 0;
 
   constructor(options: GuardedL2Options) {
     this.#options = options;
+    this.#deadlines = new Deadlines(options.platform);
   }
 
   get isOpen(): boolean {
@@ -48,11 +50,11 @@ export class GuardedL2 {
     return this.#options.l2.clockMs(key);
   }
 
-  /** Answers within the budget, whatever becomes of the call. */
-  get(key: string, budgetMs: number): Promise<L2Answer> {
+  /** Within the budget, whatever becomes of the call: what `read` makes of the answer (null: a miss), or `failed`. */
+  get<T>(key: string, budgetMs: number, read: (text: string | null) => T): Promise<T | typeof failed> {
     const { l2, timeoutMs } = this.#options;
     if (budgetMs <= 0 || !this.#mayCall()) return Promise.resolve(failed);
-    return this.#call(() => l2.get(key), Math.min(budgetMs, timeoutMs), answerOf);
+    return this.#call(() => l2.get(key), Math.min(budgetMs, timeoutMs), read);
   }
 
   /** `done` is called when it is written, or will not be. */
@@ -94,34 +96,27 @@ export class GuardedL2 {
     }
   }
 
-  /**
-   * Never rejects. A deadline that is found to have passed is not yet L2's fault: this process may have slept, and the answer
-   * may lie there unread. What has come is read first, which takes a turn of the event loop.
-   */
-  #call<T>(act: () => Promise<T>, timeoutMs: number, answerOf: (value: T) => L2Answer): Promise<L2Answer> {
-    const { platform } = this.#options;
-    return new Promise((resolve) => {
-      let isAnswered = false;
-      const onLate = (): void => {
-        if (isAnswered) return;
-        this.#onFailure(`no answer within ${timeoutMs} ms`);
+  /** Never rejects, but with what `read` throws. */
+  #call<A, T>(act: () => Promise<A>, timeoutMs: number, read: (answer: A) => T): Promise<T | typeof failed> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string): void => {
+        this.#onFailure(why);
         resolve(failed);
       };
-      const timer = platform.setTimer(timeoutMs, () => platform.defer(onLate), { ref: true });
-      const onAnswer = (): void => {
-        isAnswered = true;
-        timer.cancel();
-      };
+      const deadline = this.#deadlines.add(timeoutMs, () => fail(`no answer within ${timeoutMs} ms`));
       const onError = (error: unknown): void => {
-        onAnswer();
-        this.#onFailure(error instanceof Error ? error.message : String(error));
-        resolve(failed);
+        this.#deadlines.delete(deadline);
+        fail(error instanceof Error ? error.message : String(error));
       };
       try {
-        act().then((value) => {
-          onAnswer();
+        act().then((answer) => {
+          this.#deadlines.delete(deadline);
           this.#onSuccess();
-          resolve(answerOf(value));
+          try {
+            resolve(read(answer));
+          } catch (error) {
+            reject(error);
+          }
         }, onError);
       } catch (error) {
         onError(error);
@@ -152,10 +147,6 @@ export class GuardedL2 {
   }
 }
 
-function answerOf(text: string | null): L2Answer {
-  return typeof text === "string" ? { kind: "hit", text } : miss;
-}
-
-function nothing(): L2Answer {
-  return miss;
+function nothing(): undefined {
+  return undefined;
 }

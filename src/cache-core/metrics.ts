@@ -24,6 +24,8 @@ export interface CacheMetrics {
   distrusted: number;
   /** Loads that another process did for us. */
   leasesAwaited: number;
+  /** Loads without a lease, because the Store did not answer in time: another process may have loaded the same. */
+  leasesUnknown: number;
   /** L2: answers that did not come, and bytes that were not stored so. */
   l2Failures: number;
   l2Poisoned: number;
@@ -46,6 +48,7 @@ export function noMetrics(): CacheMetrics {
     invalidated: 0,
     distrusted: 0,
     leasesAwaited: 0,
+    leasesUnknown: 0,
     l2Failures: 0,
     l2Poisoned: 0,
     notSerializable: 0,

@@ -4,7 +4,7 @@
 import type { CacheEntry } from "./cache-entry.ts";
 import { makeEntry } from "./cache-entry.ts";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
-import type { GuardedL2 } from "./guarded-l2.ts";
+import type { failed, GuardedL2 } from "./guarded-l2.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
 import type { Codec } from "./l2.ts";
 import type { CacheMetrics } from "./metrics.ts";
@@ -26,13 +26,6 @@ export interface L2Budget {
   leftMs: number;
 }
 
-export type Found<V> =
-  | { readonly kind: "found"; readonly entry: CacheEntry<V> }
-  | { readonly kind: "miss" }
-  | { readonly kind: "failed" };
-
-const miss = { kind: "miss" } as const;
-
 export class SecondTier<V> {
   readonly #parts: SecondTierParts;
 
@@ -44,16 +37,14 @@ export class SecondTier<V> {
     return this.#parts.l2.isOpen;
   }
 
-  /** Fresh or in its grace, valid as far as this process knows. */
-  async read(key: string, keyHash: number, budget: L2Budget): Promise<Found<V>> {
-    const { l2, metrics, now } = this.#parts;
+  /** Fresh or in its grace, valid as far as this process knows; undefined: not there; or `failed`. */
+  read(key: string, keyHash: number, budget: L2Budget): Promise<CacheEntry<V> | undefined | typeof failed> {
+    const { l2, now } = this.#parts;
     const sentMs = now();
-    const answer = await l2.get(key, budget.leftMs);
-    budget.leftMs -= now() - sentMs;
-    if (answer.kind === "failed") metrics.l2Failures++;
-    if (answer.kind !== "hit") return answer;
-    const entry = this.#open(key, keyHash, answer.text);
-    return entry === undefined ? miss : { kind: "found", entry };
+    return l2.get(key, budget.leftMs, (text) => {
+      budget.leftMs -= now() - sentMs;
+      return typeof text === "string" ? this.#open(key, keyHash, text) : undefined;
+    });
   }
 
   /** In the background; `done` is called when it is there, or will not be. */

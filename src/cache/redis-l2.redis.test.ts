@@ -104,8 +104,39 @@ describe.skipIf(skipped)("L2 on Redis", () => {
     expect(await one.get("list", async () => "loaded")).toBe("loaded");
   });
 
+  test("reads of one turn are one command, each with its own answer, and one that fails fails all of them alone", async () => {
+    const made = await client();
+    const sent: string[] = [];
+    let isBroken = false;
+    const l2 = redisL2({
+      client: {
+        sendCommand: async (command) => {
+          if (command[0] !== "TIME") sent.push(command[0] as string);
+          if (isBroken) throw new Error("broken");
+          return made.sendCommand([...command]);
+        },
+      },
+      keysMax: 20,
+    })("many");
+    const keys = Array.from({ length: 50 }, (_, at) => `k${at}`);
+    await Promise.all(keys.filter((_, at) => at % 3 !== 0).map((key) => l2.set(key, `value of ${key}`, 10_000)));
+    await made.sendCommand(["LPUSH", "conclave:cache:many:k0", "a list"]);
+    sent.length = 0;
+    const answers = await Promise.all(keys.map((key) => l2.get(key)));
+    expect(answers).toEqual(keys.map((key, at) => (at % 3 === 0 ? null : `value of ${key}`)));
+    expect(sent).toEqual(["MGET", "MGET", "MGET"]);
+    expect(await l2.get("k1")).toBe("value of k1");
+    expect(sent.at(-1)).toBe("GET");
+    isBroken = true;
+    const failed = await Promise.allSettled([l2.get("k1"), l2.get("k2")]);
+    expect(failed.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    isBroken = false;
+    expect(await l2.get("k2")).toBe("value of k2");
+    expect(() => redisL2({ client: made as unknown as RedisClient, keysMax: 0 })).toThrow(/keysMax/);
+  });
+
   test("a client that is not one is refused by the name of what it lacks", () => {
-    expect(() => redisL2({ client: {} as never })).toThrow(/`get`/);
+    expect(() => redisL2({ client: {} as never })).toThrow(/`sendCommand`/);
   });
 });
 

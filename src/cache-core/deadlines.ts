@@ -1,0 +1,55 @@
+/**
+ * Many short deadlines on one timer: calls that are answered in time cost an entry in a set, not a timer each.
+ *
+ * A deadline that is found to have passed is not yet anybody's fault: this process may have slept, and the answer may lie
+ * there unread. What has come is read first, which takes a turn of the event loop.
+ * The timer does not keep the process alive: the connection that is waited on does.
+ */
+import type { Platform, Timer } from "../base/ports.ts";
+
+export interface Deadline {
+  readonly dueMs: number;
+  readonly onLate: () => void;
+}
+
+export class Deadlines {
+  readonly #platform: Platform;
+  readonly #open = new Set<Deadline>();
+  #timer: { readonly dueMs: number; readonly timer: Timer } | undefined;
+
+  constructor(platform: Platform) {
+    this.#platform = platform;
+  }
+
+  /** Calls back once, a turn after the time is up at the earliest, unless `delete` was called before. */
+  add(delayMs: number, onLate: () => void): Deadline {
+    const deadline = { dueMs: this.#platform.now() + delayMs, onLate };
+    this.#open.add(deadline);
+    // A timer that was set for a call long answered goes on: it looks for the next one when it fires.
+    if (this.#timer === undefined || this.#timer.dueMs > deadline.dueMs) this.#arm(deadline.dueMs);
+    return deadline;
+  }
+
+  delete(deadline: Deadline): void {
+    this.#open.delete(deadline);
+  }
+
+  #arm(dueMs: number): void {
+    this.#timer?.timer.cancel();
+    const delayMs = Math.max(0, dueMs - this.#platform.now());
+    this.#timer = { dueMs, timer: this.#platform.setTimer(delayMs, () => this.#onTimer()) };
+  }
+
+  #onTimer(): void {
+    this.#timer = undefined;
+    const nowMs = this.#platform.now();
+    const late = [...this.#open].filter(({ dueMs }) => dueMs <= nowMs);
+    if (late.length > 0) this.#platform.defer(() => this.#end(late));
+    const next = [...this.#open].reduce((least, { dueMs }) => (dueMs > nowMs ? Math.min(least, dueMs) : least), Infinity);
+    if (next !== Infinity) this.#arm(next);
+  }
+
+  #end(late: readonly Deadline[]): void {
+    for (const deadline of late) if (this.#open.delete(deadline)) deadline.onLate();
+  }
+}
