@@ -11,6 +11,7 @@ import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { notSupported } from "./engines/pbft/connect-pbft.ts";
 import { isPostgresScheme } from "./engines/postgres/address.ts";
 import { isRedisScheme } from "./engines/redis/address.ts";
+import { isZkScheme } from "./engines/zookeeper/address.ts";
 import { createPartitions, type Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 import {
   type Barrier,
@@ -113,7 +114,10 @@ export interface ConnectOptions {
    * `postgres:`. Closing stays yours. Default: our own connection.
    */
   readonly client?: unknown;
-  /** Certificates and the like, as Node's `tls.connect` takes them. For `rediss://`, `etcds://`, `postgres://`. Default: the system's. */
+  /**
+   * Certificates and the like, as Node's `tls.connect` takes them. For `rediss://`, `etcds://`, `zookeepers://`, `postgres://`.
+   * Default: the system's.
+   */
   readonly tls?: TlsOptions;
   /** How long the first answer may take. Not for `memory:` and `file:`. Milliseconds. Default 5_000. */
   readonly timeoutMs?: number;
@@ -132,6 +136,7 @@ export interface ConnectOptions {
  * - `redis://host:6379`, `rediss://` (TLS), `redis+sentinel://a,b,c/NAME`, `redis+cluster://a,b,c`: Redis 7 or Valkey.
  * - `etcd://a:2379,b:2379,c:2379`, `etcds://` (TLS): etcd 3.4 or newer, through `@grpc/grpc-js`.
  * - `postgres://user:password@host:5432/database`: PostgreSQL 12 or newer, by the package `pg`.
+ * - `zookeeper://a:2181,b:2181,c:2181/CHROOT` or `zk://`, `zookeepers://` (TLS): ZooKeeper 3.6 or newer.
  *
  * ```ts
  * import { connect } from "conclave";
@@ -286,6 +291,7 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
       if (scheme !== undefined && isRedisScheme(scheme)) return openRedisLazily(options, observed);
       if (scheme === "etcd" || scheme === "etcds") return openEtcdLazily(options, observed);
       if (scheme !== undefined && isPostgresScheme(scheme)) return openPostgresLazily(options, observed);
+      if (scheme !== undefined && isZkScheme(scheme)) return openZooKeeperLazily(options, observed);
       if (scheme === "conclave+pbft") throw notSupported("A connection with recipes");
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
@@ -325,6 +331,21 @@ function forServer(
     ...(client === undefined ? {} : { client }),
     ...observed,
   };
+}
+
+/** The same of ZooKeeper. */
+async function openZooKeeperLazily(
+  { url, timeoutMs, tls, client }: ConnectOptions,
+  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
+): Promise<Engine> {
+  if (client !== undefined) throw conclaveError("INVALID_OPTION", "The ZooKeeper engine has a client of its own and takes none.");
+  const { openZooKeeper } = await import("./engines/zookeeper/zk-engine.ts");
+  return openZooKeeper({
+    url,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(tls === undefined ? {} : { tls }),
+    ...observed,
+  });
 }
 
 /** `file:./data`, `file:/var/lib/x`, `file:///var/lib/x`. */

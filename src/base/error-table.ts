@@ -25,7 +25,7 @@ export const errorTable = {
   // The caller's mistake: nothing was sent.
   INVALID_OPTION: usage("Correct the option that the message names."),
   UNKNOWN_SCHEME: usage(
-    "Use memory:, file:DIRECTORY, conclave://HOST:PORT[,HOST:PORT...], redis://HOST:PORT, etcd://HOST:PORT or postgres://HOST:PORT/DATABASE.",
+    "Use memory:, file:DIRECTORY, conclave://HOST:PORT[,HOST:PORT...], redis://HOST:PORT, etcd://HOST:PORT, zookeeper://HOST:PORT or postgres://HOST:PORT/DATABASE.",
   ),
   KEY_INVALID: usage("Use a non-empty key of at most the documented size."),
   KEY_TOO_LARGE: usage("Shorten the key; put long content into the value."),
