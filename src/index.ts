@@ -315,6 +315,14 @@ async function openPostgresLazily(options: ConnectOptions, observed: Observed): 
   return openPostgres(forServer(options, observed));
 }
 
+/** The same of ZooKeeper. */
+async function openZooKeeperLazily(options: ConnectOptions, observed: Observed): Promise<Engine> {
+  if (options.client !== undefined)
+    throw conclaveError("INVALID_OPTION", "The ZooKeeper engine has a client of its own and takes none.");
+  const { openZooKeeper } = await import("./engines/zookeeper/zk-engine.ts");
+  return openZooKeeper(forServer(options, observed));
+}
+
 interface Observed {
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
@@ -331,21 +339,6 @@ function forServer(
     ...(client === undefined ? {} : { client }),
     ...observed,
   };
-}
-
-/** The same of ZooKeeper. */
-async function openZooKeeperLazily(
-  { url, timeoutMs, tls, client }: ConnectOptions,
-  observed: { readonly telemetry?: Telemetry<ConclaveEvent> },
-): Promise<Engine> {
-  if (client !== undefined) throw conclaveError("INVALID_OPTION", "The ZooKeeper engine has a client of its own and takes none.");
-  const { openZooKeeper } = await import("./engines/zookeeper/zk-engine.ts");
-  return openZooKeeper({
-    url,
-    ...(timeoutMs === undefined ? {} : { timeoutMs }),
-    ...(tls === undefined ? {} : { tls }),
-    ...observed,
-  });
 }
 
 /** `file:./data`, `file:/var/lib/x`, `file:///var/lib/x`. */

@@ -5,7 +5,7 @@
  *   store.watch ◄─ one stream of watches for the process
  *   session ─► a lease; one stream of keep-alives for the process; the holder's own clock says when to stop
  *
- * What it promises, and what breaks it: docs/engines/etcd.md. Why over @grpc/grpc-js: docs/decisions/.
+ * What it promises, and what breaks it: docs/engines/etcd.md. Why over @grpc/grpc-js: docs/decisions/0021.
  */
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { conclaveError } from "../../base/errors.ts";

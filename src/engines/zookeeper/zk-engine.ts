@@ -5,7 +5,7 @@
  *   store.watch ◄─ one connection: a persistent recursive watch for each namespace, and readings
  *   session ─► a share of one session of ZooKeeper's per TTL, kept alive by writes
  *
- * What it promises, and what breaks it: docs/engines/zookeeper.md. Why a client of our own: docs/decisions/.
+ * What it promises, and what breaks it: docs/engines/zookeeper.md. Why a client of our own: docs/decisions/0021.
  */
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { conclaveError } from "../../base/errors.ts";
