@@ -29,14 +29,14 @@ const cases = values.only.split(",");
 const patienceMs = 15_000;
 const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-const started = await startRedis();
-if ("skipped" in started) {
-  console.log(`Nothing is measured: ${started.skipped}.`);
-  process.exit(0);
-}
-const redis: RedisServer = started;
+const servers = new Map<number, RedisServer>();
 const figures: Figure[] = [];
-const contestants = [await ourselves(), ...(values["no-peers"] || !installLockPeers() ? [] : await lockPeers(redis.port))];
+/** Those that did not come to an end: what they still do would count against the others. */
+const stuck = new Set<string>();
+let contestants = [await ourselves(await server())];
+if (!values["no-peers"] && installLockPeers()) {
+  contestants.push(...(await lockPeers(async () => (await server()).port)));
+}
 try {
   if (cases.includes("uncontended")) await uncontended();
   if (cases.includes("contended")) await contended();
@@ -45,17 +45,39 @@ try {
   if (figures.length > 0) writeFigures("locks", figures);
 } finally {
   for (const contestant of contestants) await contestant.close().catch(() => undefined);
-  await redis.stop();
+  for (const each of servers.values()) await each.stop();
 }
 process.exit(0);
 
-async function ourselves(): Promise<LockPeer> {
+async function server(): Promise<RedisServer> {
+  const started = await startRedis();
+  if ("skipped" in started) {
+    console.log(`Nothing is measured: ${started.skipped}.`);
+    process.exit(0);
+  }
+  servers.set(started.port, started);
+  return started;
+}
+
+function serverOf(peer: LockPeer): RedisServer {
+  return servers.get(peer.port ?? 0) as RedisServer;
+}
+
+/** Out of the run: its server stops, and with it whatever it still tries. */
+async function giveUp(peer: LockPeer): Promise<void> {
+  stuck.add(peer.name);
+  contestants = contestants.filter((each) => each !== peer);
+  await Promise.race([peer.close().catch(() => undefined), pass(2_000)]);
+}
+
+async function ourselves(redis: RedisServer): Promise<LockPeer> {
   const conclave: Conclave = await connect(`redis://127.0.0.1:${redis.port}?quarantineMs=-1`);
   const take = async (name: string, ttlMs: number, waitMs: number) => conclave.lock(name, { ttlMs }).acquire({ waitMs });
   return {
     name: "conclave",
     version: "this commit",
     checksOwner: true,
+    port: redis.port,
     acquire: (name, { ttlMs, waitMs }) => take(name, ttlMs, waitMs),
     async hold(name, { ttlMs, onLost }) {
       const hold = await take(name, ttlMs, 60_000);
@@ -103,8 +125,12 @@ async function contended(): Promise<void> {
   const [middle, high] = [new Map<string, number[]>(), new Map<string, number[]>()];
   for (let round = 0; round < rounds; round++) {
     for (const peer of contestants) {
+      if (stuck.has(peer.name)) continue;
       const gaps = await handOffs(peer, { contenders: 8, each: 50 });
-      if (gaps === undefined) continue;
+      if (gaps === undefined) {
+        await giveUp(peer);
+        continue;
+      }
       gaps.sort((left, right) => left - right);
       middle.set(peer.name, [...(middle.get(peer.name) ?? []), percentile(gaps, 0.5)]);
       high.set(peer.name, [...(high.get(peer.name) ?? []), percentile(gaps, 0.99)]);
@@ -141,8 +167,12 @@ async function waiting(): Promise<void> {
   const [commands, drain, inversions] = [new Map<string, number[]>(), new Map<string, number[]>(), new Map<string, number[]>()];
   for (let round = 0; round < rounds; round++) {
     for (const peer of contestants) {
+      if (stuck.has(peer.name)) continue;
       const seen = await queueBehind(peer, 20);
-      if (seen === undefined) continue;
+      if (seen === undefined) {
+        await giveUp(peer);
+        continue;
+      }
       commands.set(peer.name, [...(commands.get(peer.name) ?? []), seen.commands]);
       drain.set(peer.name, [...(drain.get(peer.name) ?? []), seen.drainMs]);
       inversions.set(peer.name, [...(inversions.get(peer.name) ?? []), seen.inversions]);
@@ -168,9 +198,9 @@ async function queueBehind(
   });
   // Everybody has asked once: what comes now is waiting.
   await pass(500);
-  const before = await callsSeen();
+  const before = await callsSeen(peer);
   await pass(2_000);
-  const commands = (await callsSeen()) - before;
+  const commands = (await callsSeen(peer)) - before;
   const startedAt = performance.now();
   await first.release();
   const isDone = await Promise.race([
@@ -188,14 +218,12 @@ async function queueBehind(
   return { commands, drainMs: performance.now() - startedAt, inversions };
 }
 
-/** Commands that clients sent, without this question itself; what scripts call inside counts for nobody. */
-async function callsSeen(): Promise<number> {
-  const stats = String(await redis.command("INFO", "commandstats"));
+/** Commands of its clients, without this question itself. What a script calls inside counts too where it is a plain one. */
+async function callsSeen(peer: LockPeer): Promise<number> {
+  const stats = String(await serverOf(peer).command("INFO", "commandstats"));
   let calls = 0;
   for (const [, name, count] of stats.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)) {
-    // Ours and the peers' scripts call the plain ones: those that a client sends while it waits are these.
-    if (/^(?:eval|evalsha|set|get|exists|ssubscribe|subscribe|client\|.*|ping|unlink|del|fcall)$/.test(name as string))
-      calls += Number(count);
+    if (/^(?:eval|evalsha|set|get|exists|ssubscribe|subscribe|unlink|del|fcall)$/.test(name as string)) calls += Number(count);
   }
   return calls;
 }
@@ -218,13 +246,13 @@ async function stolenAfter(peer: LockPeer): Promise<number> {
   let lostAt: number | undefined;
   const hold = await peer.hold?.(name, { ttlMs: 2_000, onLost: () => (lostAt ??= performance.now()) });
   await pass(500);
-  await redis.command("DEL", name, `mutex:${name}`);
+  await serverOf(peer).command("DEL", name, `mutex:${name}`);
   // Ours: the key of the lock, as an operator would delete it.
-  if (peer.name === "conclave") await breakOurs(name);
+  if (peer.name === "conclave") await breakOurs(serverOf(peer), name);
   return learned(hold, performance.now(), () => lostAt);
 }
 
-async function breakOurs(name: string): Promise<void> {
+async function breakOurs(redis: RedisServer, name: string): Promise<void> {
   const other = await connect(`redis://127.0.0.1:${redis.port}?quarantineMs=-1`);
   await other.engine.store(`lock/${name}`).txn({ then: [{ kind: "delete", range: { prefix: "" } }] });
   await other.close();
@@ -235,11 +263,12 @@ async function frozenAfter(peer: LockPeer): Promise<number> {
   const hold = await peer.hold?.(`frozen-${Math.random()}`, { ttlMs: 2_000, onLost: () => (lostAt ??= performance.now()) });
   await pass(300);
   const frozenAt = performance.now();
-  redis.process.pause();
-  const thawing = setTimeout(() => redis.process.resume(), 7_000);
+  const { process: frozen } = serverOf(peer);
+  frozen.pause();
+  const thawing = setTimeout(() => frozen.resume(), 7_000);
   const ms = await learned(hold, frozenAt, () => lostAt);
   clearTimeout(thawing);
-  redis.process.resume();
+  frozen.resume();
   await pass(500);
   return ms;
 }

@@ -19,6 +19,8 @@ export interface LockPeer {
   readonly version: string;
   /** It checks the owner in a script when it releases. */
   readonly checksOwner: boolean;
+  /** Of the server that it alone uses. */
+  readonly port?: number;
   acquire(name: string, options: { readonly ttlMs: number; readonly waitMs: number }): Promise<PeerHold>;
   /** With whatever keeps it alive in that library; `onLost` where it tells. */
   hold?(name: string, options: { readonly ttlMs: number; readonly onLost: () => void }): Promise<PeerHold>;
@@ -37,11 +39,13 @@ export function installLockPeers(): boolean {
 
 type Making = (port: number) => Promise<LockPeer> | LockPeer;
 
-export async function lockPeers(port: number): Promise<LockPeer[]> {
+/** `serverFor` gives each of them a server of its own: what one leaves behind counts for nobody else. */
+export async function lockPeers(serverFor: (name: string) => Promise<number>): Promise<LockPeer[]> {
   const peers: LockPeer[] = [];
   for (const make of [bare, redlock4, redlock5, redlockUniversal, redisSemaphore, verrou, redisson] satisfies Making[]) {
     try {
-      peers.push(await make(port));
+      const port = await serverFor(make.name);
+      peers.push(Object.assign(await make(port), { port }));
     } catch (error) {
       console.log(`left out: ${make.name}: ${error instanceof Error ? error.message : String(error)}`);
     }
@@ -93,7 +97,8 @@ function redlock4(port: number): LockPeer {
 
 async function redlock5(port: number): Promise<LockPeer> {
   const client = redisClient(port);
-  const { default: Redlock } = await importPeer("redlock-beta");
+  const beta = await importPeer("redlock-beta");
+  const Redlock = beta.default.default ?? beta.default;
   const locker = new Redlock([client], { retryCount: -1 });
   const careful = new Redlock([client]);
   locker.on("error", () => undefined);

@@ -12,6 +12,7 @@ import type { Hold } from "./hold.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkWaitMs } from "./options.ts";
 import type { Queue } from "./place-claim.ts";
+import type { Revocations } from "./revocation.ts";
 
 export interface LockOptions {
   /**
@@ -63,7 +64,7 @@ export interface AcquirableParts extends Omit<LockOptions, "ttlMs"> {
   /** How messages call it: `Lock "orders"`. */
   readonly title: string;
   /** Where requests to yield are written. */
-  readonly revocations: Store;
+  readonly revocations: Revocations;
   /** What the key says beside `meta`; default: `meta` alone. */
   readonly encodeValue?: (meta: unknown) => string;
 }

@@ -7,13 +7,14 @@
 import { background } from "../base/background.ts";
 import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
-import { linkSignal, onAbort, raceSignal } from "../base/link-signal.ts";
+import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Revision, Session, SessionId, Store } from "../store/store.ts";
 import { Hold } from "./hold.ts";
 import { decodeMetadata } from "./metadata.ts";
 import type { JoinOptions, Place, Queue } from "./place-claim.ts";
+import type { Revocations } from "./revocation.ts";
 
 /** Somebody in the queue of a lock: the first one holds it. */
 export interface Contender {
@@ -39,7 +40,7 @@ export interface CampaignOptions {
   readonly maxHoldMs?: number;
   readonly minHoldMs?: number;
   /** Where requests to yield are written. */
-  readonly revocations: Store;
+  readonly revocations: Revocations;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
@@ -80,11 +81,11 @@ export async function campaignAtOnce(options: CampaignOptions): Promise<Granted 
 }
 
 /** The hold, or an error and a place that is given up. */
-async function awaitTurn(options: CampaignOptions, { signal, startedAt }: Scope, place: Place): Promise<Granted> {
+async function awaitTurn(options: CampaignOptions, { link, startedAt }: Scope, place: Place): Promise<Granted> {
   const { store, title } = options;
   const letGo = place.session.hold();
   try {
-    const token = await place.awaitTurn(signal);
+    const token = await place.awaitTurn(place.first ? place.session.lost : link.signal);
     return { place, hold: holdOf(options, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
   } catch (error) {
     letGo();
@@ -103,9 +104,9 @@ export function holdOf(
   { maxHoldMs, minHoldMs, name, revocations, telemetry, title }: Omit<CampaignOptions, "queue" | "value" | "waitMs" | "signal">,
   granted: { readonly place: Place; readonly token: Revision; readonly letGo: () => void; readonly waitedMs: number },
 ): Hold {
-  const { waitedMs, ...rest } = granted;
-  telemetry?.emit({ kind: "hold.granted", lock: name, token: granted.token, waitedMs });
-  return new Hold({ ...rest, name, title, maxHoldMs, minHoldMs, revocations, telemetry });
+  const { letGo, place, token, waitedMs } = granted;
+  telemetry?.emit({ kind: "hold.granted", lock: name, token, waitedMs });
+  return new Hold({ place, token, letGo, name, title, maxHoldMs, minHoldMs, revocations, telemetry });
 }
 
 /** For messages and listings. */
@@ -123,8 +124,11 @@ export function lockTimeout(title: string, facts: Pick<LockTimeout, "holder" | "
 }
 
 interface Scope {
-  /** Aborts with the caller's signal, with the time, and with the loss of the session that is followed. */
-  readonly signal: AbortSignal;
+  /**
+   * Aborts with the caller's signal, with the time, and with the loss of the session that is followed. Its signal is only
+   * asked for where somebody waits: an uncontended lock is taken without one, which is half the price.
+   */
+  readonly link: LinkedSignal;
   readonly follow: (session: Session) => void;
   readonly unfollow: () => void;
   readonly startedAt: number;
@@ -148,8 +152,8 @@ async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promis
     unfollow = onAbort(session.lost, () => link.abort(waitLost(options, session)));
   };
   try {
-    link.signal.throwIfAborted();
-    return await act({ signal: link.signal, follow, unfollow: () => unfollow(), startedAt });
+    options.signal?.throwIfAborted();
+    return await act({ link, follow, unfollow: () => unfollow(), startedAt });
   } catch (error) {
     if (error !== timeIsUp) throw error;
     throw conclaveError(
@@ -165,20 +169,44 @@ async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promis
 
 /** A session and a place of it. A session that the store has ended is replaced once its process has noticed, too. */
 async function takePlace<P>(
-  { store, ttlMs, value }: CampaignOptions,
-  { signal, follow, unfollow }: Scope,
+  { store, ttlMs, value, waitMs, signal: given }: CampaignOptions,
+  { link, follow, unfollow }: Scope,
   join: (options: JoinOptions) => Promise<P>,
 ): Promise<P> {
-  for (;;) {
-    const session = await store.sharedSession({ ttlMs, signal });
+  for (let tries = 1; ; tries++) {
+    const isQuick = given === undefined && tries === 1;
+    const session = isQuick ? await openQuickly(store, ttlMs, waitMs, link) : await openSession(store, ttlMs, link);
     follow(session);
     try {
-      return await join({ store, session, value, signal });
+      return await join({
+        store,
+        session,
+        value,
+        get signal() {
+          return link.signal;
+        },
+        ...(isQuick ? { quick: { signal: session.lost, timeoutMs: waitMs } } : {}),
+      });
     } catch (error) {
       if (!hasCode(error, "SESSION_EXPIRED")) throw error;
       unfollow();
-      await aborted(session.lost, signal);
+      await aborted(session.lost, link.signal);
     }
+  }
+}
+
+function openSession(store: Store, ttlMs: number, { signal }: LinkedSignal): Promise<Session> {
+  return store.sharedSession({ ttlMs, signal });
+}
+
+/** Nearly always it is open, and nobody needs a signal to wait by. */
+async function openQuickly(store: Store, ttlMs: number, waitMs: number, link: LinkedSignal): Promise<Session> {
+  try {
+    return await store.sharedSession({ ttlMs, timeoutMs: Math.min(waitMs, delayMsMax) });
+  } catch (error) {
+    // Where the time is up, that is the reason.
+    link.signal.throwIfAborted();
+    throw error;
   }
 }
 

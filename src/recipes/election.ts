@@ -29,7 +29,7 @@ import { insist } from "./insist.ts";
 import { decodeMetadata, encodeMetadata } from "./metadata.ts";
 import { checkName, checkTtlMs, type StoreSource } from "./options.ts";
 import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
-import { revocationsOf } from "./revocation.ts";
+import { type Revocations, revocationsOf } from "./revocation.ts";
 
 export interface ElectionOptions {
   /** How long the leader may be silent before the next one leads. As for a lock. Default 15_000. */
@@ -79,7 +79,7 @@ export class Election {
   readonly ttlMs: number;
   readonly #store: Store;
   readonly #telemetry: Telemetry<ConclaveEvent> | undefined;
-  readonly #revocations: Store;
+  readonly #revocations: Revocations;
   readonly #candidates: Store;
   #isRunning = false;
 
@@ -90,7 +90,7 @@ export class Election {
       readonly name: string;
       readonly ttlMs: number;
       readonly candidates: Store;
-      readonly revocations: Store;
+      readonly revocations: Revocations;
     },
   ) {
     this.name = options.name;

@@ -12,10 +12,10 @@ import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import { type LinkedSignal, linkSignal, onAbort } from "../base/link-signal.ts";
 import type { Telemetry, Timer } from "../base/ports.ts";
-import type { Compare, Revision, Store } from "../store/store.ts";
+import type { Compare, Revision } from "../store/store.ts";
 import { sleep } from "./bell.ts";
 import type { Place } from "./place-claim.ts";
-import { whenAskedToYield } from "./revocation.ts";
+import { type Revocations, whenAskedToYield } from "./revocation.ts";
 
 export interface HoldOptions {
   readonly place: Place;
@@ -30,7 +30,7 @@ export interface HoldOptions {
   readonly maxHoldMs: number | undefined;
   readonly minHoldMs: number | undefined;
   /** Where requests to yield are written. */
-  readonly revocations: Store;
+  readonly revocations: Revocations;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
@@ -193,7 +193,7 @@ export class Hold implements AsyncDisposable {
 
   async #listen(revocation: AbortController): Promise<void> {
     const { place, revocations, title } = this.#options;
-    const reason = await whenAskedToYield(revocations, place.key, this.#over.signal);
+    const reason = await whenAskedToYield(revocations(), place.key, this.#over.signal);
     if (reason !== null) revocation.abort(conclaveError("YIELD_ASKED", `${title}: the holder is asked to yield: ${reason}`));
   }
 

@@ -2,14 +2,15 @@
  * The watch on one key until it is deleted: what a waiter looks at, and what a holder fears.
  */
 import { utf8Encode } from "../base/bytes.ts";
-import type { Revision, Store, WatchBatch } from "../store/store.ts";
+import type { KeyRange, Revision, Store, WatchBatch } from "../store/store.ts";
 import { sleep } from "./bell.ts";
 
 /** Between looks where an engine cannot watch, and after a watch that failed. */
 export const pollMs = 250;
 
-/** `gone`: the watched key was deleted, at this revision where the engine tells every event. */
+/** `gone`: the watched key was deleted, at this revision where the engine tells every event. `turn`: nobody is ahead since. */
 export type Wake =
+  | { readonly kind: "turn"; readonly revision: Revision }
   | { readonly kind: "gone"; readonly key: Uint8Array; readonly revision: Revision | null }
   | { readonly kind: "look" };
 
@@ -35,6 +36,43 @@ export async function watchForEnd(
     for await (const batch of store.watch({ key }, { from, signal })) {
       const end = endIn(batch);
       if (end !== undefined) return { kind: "gone", key, revision: exact ? end : null };
+    }
+  } catch {
+    // What is wrong shows in the look that follows.
+  }
+  await sleep({ platform: store.platform, timeoutMs: pollMs, signal, ref: false }).catch(() => undefined);
+  return { kind: "look" };
+}
+
+/**
+ * Counts the departures of those who were ahead, on an engine that tells every event: `turn` at that of the last one.
+ * `count` of them stood in the range, created before mine, when the state before `from` was read.
+ */
+export async function watchDepartures(
+  store: Store,
+  {
+    range,
+    count,
+    createdBefore,
+    from,
+    signal,
+  }: {
+    readonly range: KeyRange;
+    readonly count: number;
+    readonly createdBefore: Revision;
+    readonly from: Revision;
+    readonly signal: AbortSignal;
+  },
+): Promise<Wake> {
+  // By what was created when, so that an event told twice counts once.
+  const departed = new Set<string>();
+  try {
+    for await (const batch of store.watch(range, { from, signal })) {
+      if (batch.kind === "resync") return { kind: "look" };
+      for (const event of batch.events) {
+        if (event.kind === "delete" && event.previous.createRevision < createdBefore) departed.add(event.key);
+        if (departed.size === count) return { kind: "turn", revision: event.revision };
+      }
     }
   } catch {
     // What is wrong shows in the look that follows.

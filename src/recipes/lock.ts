@@ -99,7 +99,7 @@ export class Lock extends Acquirable {
    */
   async revoke(reason: string, options: CallOptions = {}): Promise<Contender | null> {
     const holder = await this.holder(options);
-    if (holder !== null) await askToYield(this.parts.revocations, { place: holder.key, reason }, options);
+    if (holder !== null) await askToYield(this.parts.revocations(), { place: holder.key, reason }, options);
     return holder;
   }
 

@@ -65,14 +65,14 @@ export function permitQueue(rule: PermitRule): Queue {
 
 async function join(options: JoinOptions, rule: PermitRule): Promise<PermitPlace> {
   const claim = new Claim(options, { prefix: "" });
-  return claim.make(async () => {
+  return claim.make(async (call) => {
     const result = await options.store.txn(
       {
         if: [{ key: claim.key, target: "exists", is: "equal", to: false }],
         then: [rangeOf({}), ...claim.putOps()],
         else: [{ kind: "get", key: claim.key }],
       },
-      callOptions(options.session, options.signal),
+      call,
     );
     if (result.succeeded) {
       return new PermitPlace(claim, rule, result.revision, aheadIn(result.revision, result.results[0]));
@@ -128,6 +128,10 @@ class PermitPlace implements Place {
     let sum = this.#rule.permits;
     for (const count of permits.values()) sum += count;
     return sum <= this.#rule.limit;
+  }
+
+  get first(): boolean {
+    return this.fits;
   }
 
   guard(): Compare {

@@ -23,6 +23,8 @@ export interface Place {
   /** Never used before, never used again. */
   readonly key: string;
   readonly createRevision: Revision;
+  /** Whether the turn came with the place: `awaitTurn` then waits for nothing. */
+  readonly first: boolean;
   /** Holds as long as the place does. Elsewhere than in the queue's own store it needs `caps.crossNamespace`. */
   guard(): Compare;
   /**
@@ -59,6 +61,8 @@ export interface JoinOptions {
   readonly value: string;
   /** Ends the attempt; a key that may have been put is deleted in the background. Rejects with its reason. */
   readonly signal: AbortSignal;
+  /** The first try goes by this signal and this time, so that `signal` need not be made. Default: as every other try. */
+  readonly quick?: { readonly signal: AbortSignal; readonly timeoutMs: number };
 }
 
 /** Where the keys of a claim go. */
@@ -108,20 +112,33 @@ export class Claim {
   }
 
   /** Tries until answered; leaves nothing behind when it gives up. */
-  async make<T>(attempt: () => Promise<T>): Promise<T> {
-    const { signal } = this.#options;
-    const tryOnce = async (): Promise<T> => {
-      try {
-        return await attempt();
-      } catch (error) {
-        if (signal.aborted || !(error instanceof ConclaveError) || !error.definite) this.inDoubt = true;
-        throw error;
-      }
-    };
+  async make<T>(attempt: (call: CallOptions) => Promise<T>): Promise<T> {
+    const { quick } = this.#options;
     try {
-      return await insist(tryOnce, { platform: this.store.platform, signal });
+      if (quick === undefined) return await this.#insist(attempt);
+      try {
+        return await this.#try(attempt, quick.signal, quick.timeoutMs);
+      } catch (error) {
+        this.#options.signal.throwIfAborted();
+        if (!(error instanceof ConclaveError && error.retryable)) throw error;
+      }
+      return await this.#insist(attempt);
     } catch (error) {
       this.forgetUnanswered();
+      throw error;
+    }
+  }
+
+  #insist<T>(attempt: (call: CallOptions) => Promise<T>): Promise<T> {
+    const { signal } = this.#options;
+    return insist(() => this.#try(attempt, signal), { platform: this.store.platform, signal });
+  }
+
+  async #try<T>(attempt: (call: CallOptions) => Promise<T>, signal: AbortSignal, timeoutMs?: number): Promise<T> {
+    try {
+      return await attempt(callOptions(this.session, signal, timeoutMs));
+    } catch (error) {
+      if (signal.aborted || !(error instanceof ConclaveError) || !error.definite) this.inDoubt = true;
       throw error;
     }
   }
@@ -132,13 +149,17 @@ export class Claim {
 }
 
 /** Soon asked again: while an answer is missing, a key that was put may stand first and block all others. */
-export function callOptions({ ttlMs }: Session, signal: AbortSignal): CallOptions {
-  return { signal, timeoutMs: Math.min(answerMsMax, Math.max(answerMsMin, ttlMs / 3)) };
+export function callOptions({ ttlMs }: Session, signal: AbortSignal, timeoutMs = answerMsMax): CallOptions {
+  return { signal, timeoutMs: Math.min(timeoutMs, answerMsMax, Math.max(answerMsMin, ttlMs / 3)) };
 }
 
 /** One try. */
 export async function deleteKeys({ store, session, keys }: Claimed, signal: AbortSignal): Promise<void> {
-  await store.txn({ then: deleteOps(keys) }, callOptions(session, signal));
+  const { native } = store;
+  const options = callOptions(session, signal);
+  const [key] = keys;
+  const isDone = key !== undefined && keys.length === 1 && (await native?.leaveQueue?.(key, options)) === true;
+  if (!isDone) await store.txn({ then: deleteOps(keys) }, options);
 }
 
 export function deleteOps(keys: readonly string[]): Op[] {

@@ -7,12 +7,15 @@
  *   1 join     one txn: put my key, bound to my session, and read the newest keys (mine, the one ahead, the one before)
  *   2 free     nobody ahead                         -> my turn, token = revision of the join
  *   3 wait     watch the key ahead, from the revision after the one I read: nothing falls between
- *   4 pushed   it is gone, and it was the only one  -> my turn, token = revision of its deletion, nothing to ask
+ *   4 pushed   the last of those ahead is gone      -> my turn, token = revision of its deletion, nothing to ask
  *   5 look     any other wake-up: one read, who is ahead of me now? nobody -> my turn, token = revision of the read
  *
  * Why tokens rise in the order of grants: a grant's token is a revision at which my key was the oldest. The next grant's
  * is one at which my key was gone, so a later one. A look that only reads serves as well as one that writes: its revision
  * lies between the deletion of the key ahead and that of mine.
+ *
+ * Step 3 where the engine tells every event: who has only a few ahead watches all of them and counts the departures, so a
+ * hand-off is one push wherever it goes. Further back, and elsewhere, only the one right in front is watched.
  *
  * Who counts as "in front" is the line's to say: for a lock everybody, for a reader only the writers; see `Line`.
  * Source: etcd's client/v3/concurrency (keys in create order, wait for the predecessor); steps 4 and 5 save its last reads.
@@ -24,10 +27,21 @@ import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Entry } from "../store/entry.ts";
-import type { Compare, KeyRange, Op, OpResult, Revision, Session, Store, Txn } from "../store/store.ts";
+import type {
+  CallOptions,
+  Compare,
+  KeyRange,
+  NativeRecipes,
+  Op,
+  OpResult,
+  Revision,
+  Session,
+  Store,
+  Txn,
+} from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { insist } from "./insist.ts";
-import { pollMs, type Wake, watchForEnd, whenDeleted } from "./key-watch.ts";
+import { pollMs, type Wake, watchDepartures, watchForEnd, whenDeleted } from "./key-watch.ts";
 import {
   Claim,
   type ClaimKeys,
@@ -53,11 +67,14 @@ export interface Line extends ClaimKeys {
 /** The line of a lock: everybody is in front of everybody who came later. */
 export const exclusiveLine: Line = { prefix: "", rivals: wholeQueue };
 
-/** Who is ahead, as of a revision. `sole`: nobody else is, so it has the turn. */
+/** Who is ahead, as of a revision. `count`: how many there are; where it is 1, that one has the turn. */
 export interface Standing {
   readonly revision: Revision;
-  readonly ahead: { readonly key: Uint8Array; readonly sole: boolean } | null;
+  readonly ahead: { readonly key: Uint8Array; readonly count: number } | null;
 }
+
+/** Who has no more than this many ahead counts their departures. More would cost each of them an event of each other. */
+const countedMax = 16;
 
 export class QueuePlace implements Place {
   readonly store: Store;
@@ -100,8 +117,9 @@ export class QueuePlace implements Place {
       for (;;) {
         const { ahead, revision } = this.#standing;
         if (ahead === null) return this.#granted(revision);
-        const wake = await this.#sleepBehind(ahead.key, bell, link.signal);
-        if (wake.kind === "gone" && wake.key === ahead.key && ahead.sole && wake.revision !== null) {
+        const wake = await this.#sleepBehind(ahead, bell, link.signal);
+        if (wake.kind === "turn") return this.#granted(wake.revision);
+        if (wake.kind === "gone" && wake.key === ahead.key && ahead.count === 1 && wake.revision !== null) {
           return this.#granted(wake.revision);
         }
         this.#standing = await this.#look(link.signal);
@@ -135,13 +153,17 @@ export class QueuePlace implements Place {
     return token;
   }
 
-  /** Sleeps until the key ahead is gone, or until there is reason to look. */
-  async #sleepBehind(ahead: Uint8Array, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
+  /** Sleeps until it is my turn, the key ahead is gone, or there is reason to look. */
+  async #sleepBehind({ key, count }: NonNullable<Standing["ahead"]>, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
     const { caps, platform } = this.store;
     const link = linkSignal(signal);
     try {
       if (caps.watch !== "none") {
-        const watched = watchForEnd(this.store, { key: ahead, from: this.#standing.revision + 1, signal: link.signal });
+        const from = this.#standing.revision + 1;
+        const watched =
+          caps.watch === "log" && count <= countedMax
+            ? this.#countDepartures({ count, from, signal: link.signal })
+            : watchForEnd(this.store, { key, from, signal: link.signal });
         // A watch that was ended because of another ring must not ring too: it would wake us for nothing, for ever.
         const rung = watched.then((wake) => link.signal.aborted || bell.ring(wake));
         background(rung, "the watch on the place ahead");
@@ -152,6 +174,10 @@ export class QueuePlace implements Place {
       link.abort();
       link.unlink();
     }
+  }
+
+  #countDepartures(counting: { readonly count: number; readonly from: Revision; readonly signal: AbortSignal }): Promise<Wake> {
+    return watchDepartures(this.store, { ...counting, range: this.#line.rivals, createdBefore: this.createRevision });
   }
 
   async #look(signal: AbortSignal): Promise<Standing> {
@@ -178,8 +204,11 @@ export function queueOf(line: Line): Queue {
 
 async function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
   const claim = new Claim(options, line);
-  return claim.make(async () => {
-    const result = await options.store.txn(joinTxn(claim, line), callOptions(options.session, options.signal));
+  const native = line === exclusiveLine ? options.store.native : undefined;
+  return claim.make(async (call) => {
+    const joined = native?.joinQueue === undefined ? null : await joinNatively(claim, options.value, native, call);
+    if (joined !== null) return joined;
+    const result = await options.store.txn(joinTxn(claim, line), call);
     if (result.succeeded) return placed(claim, line, result.revision, result.results.at(-1));
     // An unanswered attempt had put it. Who came since stands behind: only a look tells who is ahead.
     const { createRevision } = foundIn(result.results[0]);
@@ -187,6 +216,14 @@ async function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
     if (standing === null) throw placeGone(options.store);
     return new QueuePlace(claim, line, createRevision, standing);
   });
+}
+
+/** Null: the engine leaves it to the txn. */
+async function joinNatively(claim: Claim, value: string, native: NativeRecipes, call: CallOptions): Promise<QueuePlace | null> {
+  const joined = await native.joinQueue?.({ key: claim.key, value, session: claim.session.id }, call);
+  if (joined === undefined || joined === null) return null;
+  const { revision, ahead, aheadCount: count } = joined;
+  return new QueuePlace(claim, exclusiveLine, revision, { revision, ahead: ahead === null ? null : { key: ahead, count } });
 }
 
 function joinTxn(claim: Claim, { rivals }: Line): Required<Pick<Txn, "if" | "then" | "else">> {
@@ -200,13 +237,15 @@ function joinTxn(claim: Claim, { rivals }: Line): Required<Pick<Txn, "if" | "the
 
 /** `newest`: the newest keys of the line's rivals, of which one may be mine. */
 function placed(claim: Claim, line: Line, revision: Revision, newest: OpResult | undefined): QueuePlace {
-  const older = entriesOf(newest).filter((entry) => !claim.keys.includes(entry.key));
-  return new QueuePlace(claim, line, revision, standingOf(revision, older));
+  const all = entriesOf(newest);
+  const older = all.filter((entry) => !claim.keys.includes(entry.key));
+  const count = countOf(newest) - (all.length - older.length);
+  return new QueuePlace(claim, line, revision, standingOf(revision, older, count));
 }
 
 async function joinIfFree(options: JoinOptions, line: Line): Promise<QueuePlace | Entry> {
   const claim = new Claim(options, line);
-  return claim.make(async () => {
+  return claim.make(async (call) => {
     const result = await options.store.txn(
       {
         // Holds for no key at all: every key was created at some revision.
@@ -217,7 +256,7 @@ async function joinIfFree(options: JoinOptions, line: Line): Promise<QueuePlace 
           { kind: "get", key: claim.key },
         ],
       },
-      callOptions(options.session, options.signal),
+      call,
     );
     if (result.succeeded) return new QueuePlace(claim, line, result.revision, { revision: result.revision, ahead: null });
     const [inTheWay] = entriesOf(result.results[0]);
@@ -252,13 +291,18 @@ async function look(
   const { results, revision } = await store.txn({ then: [{ kind: "get", key }, older] }, callOptions(session, signal));
   const [me] = results;
   assert(me?.kind === "get", "a get is answered with an entry or null");
-  return me.entry?.createRevision === createdBefore ? standingOf(revision, entriesOf(results[1])) : null;
+  return me.entry?.createRevision === createdBefore ? standingOf(revision, entriesOf(results[1]), countOf(results[1])) : null;
 }
 
-/** From the keys before mine, newest first. Two of them tell whether the newest is also the oldest. */
-function standingOf(revision: Revision, older: readonly Entry[]): Standing {
+/** From the newest keys before mine, newest first, and how many there are. */
+function standingOf(revision: Revision, older: readonly Entry[], count: number): Standing {
   const [ahead] = older;
-  return { revision, ahead: ahead === undefined ? null : { key: ahead.keyBytes, sole: older.length === 1 } };
+  return { revision, ahead: ahead === undefined ? null : { key: ahead.keyBytes, count } };
+}
+
+function countOf(result: OpResult | undefined): number {
+  assert(result?.kind === "range", "a range is answered with a count");
+  return result.count;
 }
 
 function entriesOf(result: OpResult | undefined): readonly Entry[] {

@@ -16,11 +16,18 @@ export interface YieldRequest {
   readonly reason: string;
 }
 
+/** A store that most locks never need, made on first use. */
+export type Revocations = () => Store;
+
 const requestKey = "request";
 
 /** Where the requests to the holders of this store's queue lie. */
-export function revocationsOf(engine: StoreSource, queue: Store): Store {
-  return engine.store(`revoke/${queue.namespace}`);
+export function revocationsOf(engine: StoreSource, queue: Store): Revocations {
+  let store: Store | undefined;
+  return () => {
+    store ??= engine.store(`revoke/${queue.namespace}`);
+    return store;
+  };
 }
 
 export async function askToYield(revocations: Store, request: YieldRequest, options: CallOptions): Promise<void> {

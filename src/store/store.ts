@@ -203,9 +203,24 @@ export interface WatchOptions {
   readonly ref?: boolean;
 }
 
+/**
+ * What an engine does for recipes in a step of its own, cheaper than by `txn`: the same keys, the same outcome. Each may be
+ * left out, and each may answer null: nothing was done, ask by `txn`.
+ */
+export interface NativeRecipes {
+  /** Puts a new key of a living session, and tells the key put before it in this namespace, and how many there are. */
+  joinQueue?(
+    entry: { readonly key: string; readonly value: string; readonly session: SessionId },
+    options: CallOptions,
+  ): Promise<{ readonly revision: Revision; readonly ahead: Uint8Array | null; readonly aheadCount: number } | null>;
+  /** Deletes one key, which may be gone. */
+  leaveQueue?(key: string, options: CallOptions): Promise<true | null>;
+}
+
 export interface Store {
   readonly namespace: string;
   readonly caps: Caps;
+  readonly native?: NativeRecipes;
   /**
    * Atomic, one round trip.
    * @throws TIMEOUT, NO_QUORUM (may have happened; safe to retry: with a claim it happens once)

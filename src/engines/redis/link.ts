@@ -12,7 +12,7 @@ import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../../base/l
 import type { Platform, Timer } from "../../base/ports.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import { type Address, parseAddress } from "./address.ts";
-import { type Connection, type ConnectionSettings, errorOfReply } from "./connection.ts";
+import { type Connection, type ConnectionSettings, errorOfReply, type Waiting } from "./connection.ts";
 import type { PrimaryFinder } from "./primary-finder.ts";
 import { type Argument, type CommandHead, encodeHead, type Reply, RespError } from "./resp.ts";
 import type { Script } from "./scripts.ts";
@@ -110,7 +110,21 @@ export class PrimaryLink implements RedisLink {
     }
   }
 
-  run(script: Script, { keys, client, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
+  run(script: Script, request: ScriptRequest, call: LinkCall): Promise<Reply> {
+    const { keys, client, args, replicas } = request;
+    const open = this.#connection;
+    if (replicas === 0 && open?.isOpen && open.knownScripts.has(script.sha) && call.signal?.aborted !== true) {
+      const rest = client.length === 0 ? [open.runId, ...args] : [...client, open.runId, ...args];
+      return new Promise((resolve, reject) => {
+        const again = (timeoutMs: number): Promise<Reply> => this.#runSlowly(script, request, { ...call, timeoutMs });
+        const course = new QuickCall({ call, connection: open, platform: this.#platform, hold: this.#processHold });
+        course.start({ resolve, reject, again }, rest, this.#headOf(script, keys));
+      });
+    }
+    return this.#runSlowly(script, request, call);
+  }
+
+  #runSlowly(script: Script, { keys, client, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
     // The server gives up before the caller does, so that the answer says how many there were.
     const waitMs = Math.max(1, Math.floor(call.timeoutMs * 0.8));
     const send = async (connection: Connection, command: readonly Argument[], head?: CommandHead): Promise<Reply> => {
@@ -307,8 +321,83 @@ export class PrimaryLink implements RedisLink {
   }
 }
 
+interface QuickAnswer extends Waiting {
+  /** The long way, with the time that is left. */
+  again(timeoutMs: number): Promise<Reply>;
+}
+
+/** Refusals at the first line. */
+const wasNotRun = new Set(["NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "READONLY"]);
+
+/**
+ * The call of every day: the connection is open and the script known. One timer, one answer, no retries; what the server
+ * refuses goes the long way, which knows what may be asked again.
+ */
+class QuickCall implements Waiting {
+  readonly #call: LinkCall;
+  readonly #connection: Connection;
+  readonly #hold: ProcessHold;
+  readonly #timer: Timer;
+  readonly #unfollow: () => void;
+  readonly #sentAtMs = performance.now();
+  #answer: QuickAnswer | undefined;
+
+  constructor(options: {
+    readonly call: LinkCall;
+    readonly connection: Connection;
+    readonly platform: Platform;
+    readonly hold: ProcessHold;
+  }) {
+    const { call, connection, hold, platform } = options;
+    this.#call = call;
+    this.#connection = connection;
+    this.#hold = hold;
+    hold.retain();
+    this.#timer = platform.setTimer(call.timeoutMs, () => this.#onLate());
+    const { signal } = call;
+    this.#unfollow = signal === undefined ? doNothing : onAbort(signal, () => this.reject(signal.reason));
+  }
+
+  start(answer: QuickAnswer, args: readonly Argument[], head: CommandHead): void {
+    this.#answer = answer;
+    this.#call.onSend?.();
+    this.#connection.callFor(this, args, head);
+  }
+
+  resolve(reply: Reply): void {
+    const answer = this.#finish();
+    if (answer === undefined) return;
+    if (!(reply instanceof RespError)) answer.resolve(reply);
+    else if (wasNotRun.has(reply.word)) answer.again(this.#leftMs()).then(answer.resolve, answer.reject);
+    else answer.reject(errorOfReply(reply, this.#connection.address));
+  }
+
+  reject(error: unknown): void {
+    this.#finish()?.reject(error);
+  }
+
+  #leftMs(): number {
+    return Math.max(1, this.#call.timeoutMs - (performance.now() - this.#sentAtMs));
+  }
+
+  #onLate(): void {
+    this.reject(lateError({ call: this.#call, sentOn: this.#connection, sentAtMs: this.#sentAtMs }));
+  }
+
+  /** Whom to answer, once. */
+  #finish(): QuickAnswer | undefined {
+    const answer = this.#answer;
+    if (answer === undefined) return undefined;
+    this.#answer = undefined;
+    this.#timer.cancel();
+    this.#unfollow();
+    this.#hold.release();
+    return answer;
+  }
+}
+
 /** Its time is up. A connection that was silent for as long is dead. */
-function lateError({ call, sentOn, sentAtMs }: Course): ConclaveError {
+function lateError({ call, sentOn, sentAtMs }: Pick<Course, "call" | "sentOn" | "sentAtMs">): ConclaveError {
   if (sentOn !== undefined && sentOn.heardAtMs < sentAtMs && call.timeoutMs >= silenceMsMin) sentOn.destroy();
   return conclaveError("TIMEOUT", `Redis did not answer within ${call.timeoutMs} ms.`, { definite: sentOn === undefined });
 }

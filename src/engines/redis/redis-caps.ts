@@ -3,6 +3,9 @@
  */
 import type { Caps, Limits } from "../../store/caps.ts";
 
+/** How long a call waits for its answer. Milliseconds. */
+export const timeoutMsDefault = 10_000;
+
 export const redisLimits: Limits = {
   keyBytesMax: 4_096,
   valueBytesMax: 1_048_576,

@@ -12,6 +12,7 @@ import { resolveTxn } from "../../store/resolve.ts";
 import type {
   CallOptions,
   KeyRange,
+  NativeRecipes,
   Session,
   SessionOptions,
   Store,
@@ -21,13 +22,13 @@ import type {
   WatchOptions,
 } from "../../store/store.ts";
 import { fastPathOf } from "./fast-path.ts";
-import { redisLimits } from "./redis-caps.ts";
+import { redisLimits, timeoutMsDefault } from "./redis-caps.ts";
+import { RedisQueue } from "./redis-queue.ts";
 import type { Argument } from "./resp.ts";
 import type { ScriptCaller } from "./script-caller.ts";
 import { scripts } from "./scripts.ts";
 import { decodeTxnReply, encodeTxn, puts } from "./txn-codec.ts";
 
-export const timeoutMsDefault = 10_000;
 export const ttlMsDefault = 15_000;
 const againMs = 20;
 
@@ -45,12 +46,18 @@ export class RedisStore implements Store {
   readonly caps: Caps;
   readonly platform: Platform;
   readonly #options: RedisStoreOptions;
+  #native: RedisQueue | undefined;
 
   constructor(options: RedisStoreOptions) {
     this.namespace = options.namespace;
     this.caps = options.caps;
     this.platform = options.platform;
     this.#options = options;
+  }
+
+  get native(): NativeRecipes {
+    this.#native ??= new RedisQueue(this.namespace, this.#options.caller);
+    return this.#native;
   }
 
   async txn(txn: Txn, options: CallOptions = {}): Promise<TxnResult> {

@@ -19,11 +19,13 @@ export interface ScriptCallerOptions {
 export class ScriptCaller {
   readonly #options: ScriptCallerOptions;
   readonly #keys: readonly string[];
+  readonly #firstKey: readonly string[];
   #ttlMsMax: number;
 
   constructor(options: ScriptCallerOptions) {
     this.#options = options;
     this.#keys = ["m", "e", "k", "s"].map((letter) => `${tagOf(options.group)}:${letter}`);
+    this.#firstKey = this.#keys.slice(0, 1);
     this.#ttlMsMax = options.ttlMsDefault;
   }
 
@@ -34,13 +36,15 @@ export class ScriptCaller {
 
   run(script: Script, args: readonly Argument[], call: LinkCall & { readonly writes?: boolean }): Promise<Reply> {
     const { link, quarantineMs, replicas } = this.#options;
-    return link.run(
-      script,
-      { keys: this.#keys, client: [quarantineMs, this.#ttlMsMax], args, replicas: call.writes === true ? replicas : 0 },
-      call,
-    );
+    const confirming = call.writes === true ? replicas : 0;
+    const request = script.isShort
+      ? { keys: this.#firstKey, client: none, args, replicas: confirming }
+      : { keys: this.#keys, client: [quarantineMs, this.#ttlMsMax], args, replicas: confirming };
+    return link.run(script, request, call);
   }
 }
+
+const none: readonly Argument[] = [];
 
 /** In braces, so that a Cluster keeps all of it in one slot. */
 export function tagOf(group: string): string {

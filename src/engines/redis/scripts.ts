@@ -32,6 +32,8 @@ export interface Script {
   readonly name: string;
   readonly text: string;
   readonly sha: string;
+  /** It is told the first key, of which it makes the others, and of its client the run id alone. */
+  readonly isShort: boolean;
 }
 
 /**
@@ -433,30 +435,35 @@ return {'OK', text(revision)}
 /**
  * A queue's join as one purpose-made script, half the price of the general one: puts a new key of a living session and tells
  * the two keys before it. Whatever is not plain (a server that is not known, a session to end, a key that is there) is left
- * to the general script by answering SLOW, with nothing done. ARGV[4..6]: key, value, session; ARGV[7]: its namespace.
+ * to the general script by answering SLOW, with nothing done. ARGV[1]: the run id; ARGV[2..5]: key, value, session, namespace.
+ *
+ * Sessions whose time is up matter only to who stands behind one: where the queue is empty nobody is looked for.
  */
 const join = `
-local M, E, S = KEYS[1], KEYS[2], KEYS[4]
-local key, session = ARGV[4], ARGV[6]
+local M, key, session, name = KEYS[1], ARGV[2], ARGV[4], ARGV[5]
+local tag = string.sub(M, 1, -2)
+local E, S, C = tag .. 'e', tag .. 's', tag .. 'c:' .. name
 local meta = redis.call('HMGET', M, 'r', 'run', 'f')
-if meta[2] ~= ARGV[3] or meta[3] ~= '${layoutVersion}' then return {'SLOW'} end
+if not meta[2] or meta[3] ~= '${layoutVersion}' then return {'SLOW'} end
+if meta[2] ~= ARGV[1] and not (ARGV[1] == '' and string.find(redis.call('INFO', 'server'), meta[2], 1, true)) then return {'SLOW'} end
 local time = redis.call('TIME')
-local first = redis.call('ZRANGE', S, 0, 0, 'WITHSCORES')
-if not first[2] or tonumber(first[2]) <= math.floor(time[1] * 1000 + time[2] / 1000) then return {'SLOW'} end
-if first[1] ~= session and not redis.call('ZSCORE', S, session) then return {'SLOW'} end
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local deadline = redis.call('ZSCORE', S, session)
+if not deadline or tonumber(deadline) <= now then return {'SLOW'} end
+local count = redis.call('ZCARD', C)
+if count > 0 and tonumber(redis.call('ZRANGE', S, 0, 0, 'WITHSCORES')[2]) <= now then return {'SLOW'} end
 local revision = meta[1] + 1
 if revision >= 9007199254740991 then return {'SLOW'} end
 local digits = string.format('%.0f', revision)
-local blob = digits .. ' ' .. digits .. ' 1 ' .. session .. '\\n' .. ARGV[5]
+local blob = digits .. ' ' .. digits .. ' 1 ' .. session .. '\\n' .. ARGV[3]
 if redis.call('HSETNX', E, key, blob) == 0 then return {'SLOW'} end
-local tag = string.sub(M, 1, -2)
-local C = tag .. 'c:' .. ARGV[7]
-redis.call('ZADD', KEYS[3], 0, key)
+redis.call('ZADD', tag .. 'k', 0, key)
 redis.call('ZADD', C, digits, key)
 redis.call('SADD', tag .. 'b:' .. session, key)
 redis.call('HSET', M, 'r', digits)
-redis.call('SPUBLISH', tag .. 'w:' .. ARGV[7], digits .. '\\nE' .. #key .. ' 0 ' .. #blob .. '\\n' .. key .. blob)
-local reply = {'OK', digits, redis.call('ZCARD', C)}
+redis.call('SPUBLISH', tag .. 'w:' .. name, digits .. '\\nE' .. #key .. ' 0 ' .. #blob .. '\\n' .. key .. blob)
+if count == 0 then return {'OK', digits, 1} end
+local reply = {'OK', digits, count + 1}
 local before = redis.call('ZREVRANGE', C, 1, 2)
 for at = 1, #before do
   local other = redis.call('HGET', E, before[at])
@@ -466,10 +473,11 @@ end
 return reply
 `;
 
-/** A key's deletion by itself, such as a release. ARGV[4]: key; ARGV[5]: its namespace. */
+/** A key's deletion by itself, such as a release. ARGV[2]: key; ARGV[3]: its namespace. */
 const drop = `
-local M, E = KEYS[1], KEYS[2]
-local key = ARGV[4]
+local M, key, name = KEYS[1], ARGV[2], ARGV[3]
+local tag = string.sub(M, 1, -2)
+local E = tag .. 'e'
 local meta = redis.call('HMGET', M, 'r', 'f')
 if meta[2] ~= '${layoutVersion}' then return {'SLOW'} end
 local blob = redis.call('HGET', E, key)
@@ -477,15 +485,14 @@ if not blob then return {'OK', meta[1], 0} end
 local revision = meta[1] + 1
 if revision >= 9007199254740991 then return {'SLOW'} end
 local digits = string.format('%.0f', revision)
-local tag = string.sub(M, 1, -2)
 local session = string.match(blob, '^%d+ %d+ %d+ (%d*)\\n')
 redis.call('HDEL', E, key)
-redis.call('ZREM', KEYS[3], key)
-redis.call('ZREM', tag .. 'c:' .. ARGV[5], key)
+redis.call('ZREM', tag .. 'k', key)
+redis.call('ZREM', tag .. 'c:' .. name, key)
 if session ~= '' then redis.call('SREM', tag .. 'b:' .. session, key) end
 redis.call('HSET', M, 'r', digits)
 local body = #blob > 65000 and 'R' or 'E' .. #key .. ' ' .. #blob .. ' 0\\n' .. key .. blob
-redis.call('SPUBLISH', tag .. 'w:' .. ARGV[5], digits .. '\\n' .. body)
+redis.call('SPUBLISH', tag .. 'w:' .. name, digits .. '\\n' .. body)
 return {'OK', digits, 1}
 `;
 
@@ -502,5 +509,5 @@ export const scripts = {
 
 function script(name: string, body: string, flags = "", before = prelude): Script {
   const text = `#!lua${flags}\n-- conclave ${name}, layout ${layoutVersion}\n${before}${body}`;
-  return { name, text, sha: createHash("sha1").update(text).digest("hex") };
+  return { name, text, sha: createHash("sha1").update(text).digest("hex"), isShort: before === "" };
 }
