@@ -18,6 +18,14 @@ export interface Platform {
   defer(callback: () => void): void;
   /** A uniform unsigned 32-bit number. */
   randomUint32(): number;
+  /** A value that follows a call through everything it awaits. Left out: the host has none. */
+  contextVariable?<T>(): ContextVariable<T>;
+}
+
+/** What TC39's AsyncContext.Variable will be. */
+export interface ContextVariable<T> {
+  get(): T | undefined;
+  run<R>(value: T, act: () => R): R;
 }
 
 export interface Timer {

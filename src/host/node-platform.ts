@@ -1,8 +1,9 @@
 /**
  * The ports of time and dice, on Node.
  */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { randomFillSync } from "node:crypto";
-import type { Platform } from "../base/ports.ts";
+import type { ContextVariable, Platform } from "../base/ports.ts";
 
 /** Longer timers overflow a signed 32-bit number in Node, and would fire at once. */
 const timerMsMax = 2 ** 31 - 1;
@@ -26,5 +27,9 @@ export const nodePlatform: Platform = {
       diceLeft = dice.length;
     }
     return dice[--diceLeft] as number;
+  },
+  contextVariable<T>(): ContextVariable<T> {
+    const storage = new AsyncLocalStorage<T>();
+    return { get: () => storage.getStore(), run: (value, act) => storage.run(value, act) };
   },
 };

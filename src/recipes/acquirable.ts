@@ -9,9 +9,11 @@ import type { Telemetry } from "../base/ports.ts";
 import type { Store } from "../store/store.ts";
 import { type CampaignOptions, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
 import type { Hold } from "./hold.ts";
+import type { LockDelay } from "./lock-delay.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkWaitMs } from "./options.ts";
 import type { Queue } from "./place-claim.ts";
+import type { Reentrancy } from "./reentrancy.ts";
 import type { Revocations } from "./revocation.ts";
 
 export interface LockOptions {
@@ -33,6 +35,21 @@ export interface LockOptions {
    * For work that must not run twice within this time though its runners' clocks differ. Milliseconds. Default 0.
    */
   readonly minHoldMs?: number;
+  /**
+   * After a holder was lost (its session ended, or an operator took the lock), the next one waits this long before its turn
+   * counts. Milliseconds. Default 0: none, and no round trip for it. Everybody who shares the lock must say the same.
+   */
+  readonly lockDelayMs?: number;
+  /**
+   * `fifo`: in the order of asking. `barging`: whoever asks at the right moment; nobody is promised a turn, and none is
+   * taken from one who stands in the queue. Default `fifo`.
+   */
+  readonly fairness?: "fifo" | "barging";
+  /**
+   * Whether `run` inside a `run` of the same lock goes on under the hold that is there, instead of waiting for itself.
+   * What was called from inside counts as inside. Only `run`: an `acquire` stands in the queue like anybody's. Default false.
+   */
+  readonly reentrant?: boolean;
   /** Hears `hold.granted` and `hold.lost`. */
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
@@ -63,6 +80,8 @@ export interface AcquirableParts extends Omit<LockOptions, "ttlMs"> {
   readonly name: string;
   /** How messages call it: `Lock "orders"`. */
   readonly title: string;
+  readonly delay?: LockDelay | undefined;
+  readonly reentrancy?: Reentrancy | undefined;
   /** Where requests to yield are written. */
   readonly revocations: Revocations;
   /** What the key says beside `meta`; default: `meta` alone. */
@@ -107,7 +126,11 @@ export class Acquirable {
    * @throws LOCK_LOST, whose `cause` is what the function threw, if it threw
    */
   async run<T>(work: (hold: Hold) => T | Promise<T>, options: AcquireOptions = {}): Promise<T> {
-    return runUnder(await this.acquire(options), this.parts.title, work);
+    const { reentrancy, title } = this.parts;
+    const around = reentrancy?.current;
+    if (reentrancy === undefined) return runUnder(await this.acquire(options), title, work);
+    if (around === undefined) return runUnder(await this.acquire(options), title, (hold) => reentrancy.outermost(hold, work));
+    return reentrancy.within(() => runUnder({ hold: around, releases: false }, title, work));
   }
 
   #campaign({ signal, meta }: AcquireOptions, waitMs: number): CampaignOptions {
@@ -123,8 +146,13 @@ interface Releasable {
   release(): Promise<void>;
 }
 
-/** Calls under a hold and releases it; see `Acquirable.run`. */
-export async function runUnder<H extends Releasable, T>(hold: H, title: string, work: (hold: H) => T | Promise<T>): Promise<T> {
+/** Calls under a hold and releases it, unless it is somebody else's to release; see `Acquirable.run`. */
+export async function runUnder<H extends Releasable, T>(
+  under: H | { readonly hold: H; readonly releases: false },
+  title: string,
+  work: (hold: H) => T | Promise<T>,
+): Promise<T> {
+  const hold = "releases" in under ? under.hold : under;
   let outcome: { readonly kind: "answer"; readonly answer: T } | { readonly kind: "error"; readonly error: unknown };
   try {
     outcome = { kind: "answer", answer: await work(hold) };
@@ -132,7 +160,7 @@ export async function runUnder<H extends Releasable, T>(hold: H, title: string, 
     outcome = { kind: "error", error };
   }
   const { loss } = hold;
-  await hold.release();
+  if (hold === under) await hold.release();
   if (loss !== null) {
     const cause = outcome.kind === "error" ? outcome.error : loss;
     throw conclaveError("LOCK_LOST", `${title} was lost while the work ran.`, { cause });

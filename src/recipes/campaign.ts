@@ -11,7 +11,9 @@ import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../base/link
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Revision, Session, SessionId, Store } from "../store/store.ts";
+import { whenWorthATry } from "./barging.ts";
 import { Hold } from "./hold.ts";
+import type { LockDelay } from "./lock-delay.ts";
 import { decodeMetadata } from "./metadata.ts";
 import type { JoinOptions, Place, Queue } from "./place-claim.ts";
 import type { Revocations } from "./revocation.ts";
@@ -39,6 +41,8 @@ export interface CampaignOptions {
   readonly signal: AbortSignal | undefined;
   readonly maxHoldMs?: number;
   readonly minHoldMs?: number;
+  readonly delay?: LockDelay | undefined;
+  readonly fairness?: "fifo" | "barging";
   /** Where requests to yield are written. */
   readonly revocations: Revocations;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
@@ -69,15 +73,50 @@ const lastWordMs = 1_000;
 
 /** Waits for the turn. @throws LOCK_TIMEOUT, SESSION_LOST, LOCK_LOST, TIMEOUT (no place was given), or the signal's reason */
 export async function campaign(options: CampaignOptions): Promise<Granted> {
-  return within(options, async (scope) => awaitTurn(options, scope, await takePlace(options, scope, options.queue.join)));
+  return within(options, async (scope) => {
+    if (options.fairness === "barging") return barge(options, scope);
+    return awaitTurn(options, scope, await takePlace(options, scope, options.queue.join));
+  });
+}
+
+/** Tries whenever the one in the way has gone; see `barging.ts`. */
+async function barge(options: CampaignOptions, scope: Scope): Promise<Granted> {
+  const { queue, store, title, ttlMs } = options;
+  for (;;) {
+    const place = await takePlace(options, scope, queue.joinIfFree);
+    if ("awaitTurn" in place) return awaitTurn(options, scope, place);
+    const holder = contenderOf(place);
+    scope.unfollow();
+    try {
+      await whenWorthATry(store, { inTheWay: holder, ttlMs, signal: scope.link.signal });
+    } catch (error) {
+      if (error !== timeIsUp) throw error;
+      throw lockTimeout(title, { holder, position: 1, waitedMs: store.platform.now() - scope.startedAt });
+    }
+  }
 }
 
 /** Takes what is free, or tells who holds. Never waits in the queue. */
 export async function campaignAtOnce(options: CampaignOptions): Promise<Granted | Refused> {
   return within(options, async (scope) => {
     const place = await takePlace(options, scope, options.queue.joinIfFree);
-    return "awaitTurn" in place ? awaitTurn(options, scope, place) : { hold: null, holder: contenderOf(place) };
+    if (!("awaitTurn" in place)) return { hold: null, holder: contenderOf(place) };
+    return options.delay === undefined ? awaitTurn(options, scope, place) : startAtOnce(options, scope, place, options.delay);
   });
+}
+
+/** Free, unless the time of a lost holder still runs: then it counts as the one who holds. */
+async function startAtOnce(options: CampaignOptions, scope: Scope, place: Place, delay: LockDelay): Promise<Granted | Refused> {
+  const isMine = await delay.begin(place, { mayWait: false, signal: scope.link.signal }).catch((error: unknown) => {
+    background(place.leave(), "leaving a queue");
+    throw error;
+  });
+  if (isMine) return awaitTurn(options, scope, place);
+  await place.leave();
+  return {
+    hold: null,
+    holder: { session: null, meta: "lost; its lock-delay runs", createRevision: place.createRevision, key: "" },
+  };
 }
 
 /** The hold, or an error and a place that is given up. */
@@ -86,6 +125,7 @@ async function awaitTurn(options: CampaignOptions, { link, startedAt }: Scope, p
   const letGo = place.session.hold();
   try {
     const token = await place.awaitTurn(place.first ? place.session.lost : link.signal);
+    await options.delay?.begin(place, { mayWait: true, signal: link.signal });
     return { place, hold: holdOf(options, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
   } catch (error) {
     letGo();
@@ -101,12 +141,20 @@ async function awaitTurn(options: CampaignOptions, { link, startedAt }: Scope, p
 
 /** The hold of a place whose turn has come, and the news of it. */
 export function holdOf(
-  { maxHoldMs, minHoldMs, name, revocations, telemetry, title }: Omit<CampaignOptions, "queue" | "value" | "waitMs" | "signal">,
+  {
+    delay,
+    maxHoldMs,
+    minHoldMs,
+    name,
+    revocations,
+    telemetry,
+    title,
+  }: Omit<CampaignOptions, "queue" | "value" | "waitMs" | "signal">,
   granted: { readonly place: Place; readonly token: Revision; readonly letGo: () => void; readonly waitedMs: number },
 ): Hold {
   const { letGo, place, token, waitedMs } = granted;
   telemetry?.emit({ kind: "hold.granted", lock: name, token, waitedMs });
-  return new Hold({ place, token, letGo, name, title, maxHoldMs, minHoldMs, revocations, telemetry });
+  return new Hold({ place, token, letGo, name, title, delay, maxHoldMs, minHoldMs, revocations, telemetry });
 }
 
 /** For messages and listings. */

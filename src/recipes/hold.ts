@@ -14,6 +14,7 @@ import { type LinkedSignal, linkSignal, onAbort } from "../base/link-signal.ts";
 import type { Telemetry, Timer } from "../base/ports.ts";
 import type { Compare, Revision } from "../store/store.ts";
 import { sleep } from "./bell.ts";
+import type { LockDelay } from "./lock-delay.ts";
 import type { Place } from "./place-claim.ts";
 import { type Revocations, whenAskedToYield } from "./revocation.ts";
 
@@ -29,6 +30,8 @@ export interface HoldOptions {
   /** See `LockOptions`. */
   readonly maxHoldMs: number | undefined;
   readonly minHoldMs: number | undefined;
+  /** What is told when it ends in order. */
+  readonly delay?: LockDelay | undefined;
   /** Where requests to yield are written. */
   readonly revocations: Revocations;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
@@ -179,16 +182,21 @@ export class Hold implements AsyncDisposable {
   #leaveInTime(): Promise<void> {
     const { platform } = this.#place.store;
     const restMs = this.#grantedAtMs + (this.#options.minHoldMs ?? 0) - platform.now();
-    if (restMs <= 0) return this.#place.leave();
+    if (restMs <= 0) return this.#leave();
     const later = async (): Promise<void> => {
       const lost = linkSignal(this.#place.session.lost);
       // A process that ends earlier lets its session end, and the place with it: that is later still.
       await sleep({ platform, timeoutMs: restMs, signal: lost.signal, ref: false }).catch(() => undefined);
       lost.unlink();
-      await this.#place.leave();
+      await this.#leave();
     };
     background(later(), "the end of the shortest hold");
     return Promise.resolve();
+  }
+
+  #leave(): Promise<void> {
+    const { delay } = this.#options;
+    return delay === undefined ? this.#place.leave() : delay.end(this.#place).then(() => this.#place.leave());
   }
 
   async #listen(revocation: AbortController): Promise<void> {
@@ -240,7 +248,10 @@ export class Hold implements AsyncDisposable {
       const heldMs = Math.floor(session.now() - this.#grantedAtMs);
       return conclaveError("LOCK_LOST", `${this.#options.title} was lost: it was held for ${heldMs} ms, its longest time.`);
     }
-    const ended = session.lost.aborted ? "its session was ended" : "somebody deleted its key in the store";
+    // Who takes a lock away says why first, to whoever listens to `revoked`.
+    const said = this.#revocation?.signal.aborted ? `: ${(this.#revocation.signal.reason as Error).message}` : "";
+    const broken = `somebody deleted its key in the store${said}`;
+    const ended = session.lost.aborted ? "its session was ended" : broken;
     return conclaveError(
       "LOCK_LOST",
       `${this.#options.title} was lost: ${agoMs < 0 ? ended : `its lease expired ${agoMs} ms ago`}.`,

@@ -22,7 +22,7 @@ import { campaignAtOnce, holdOf } from "./campaign.ts";
 import type { Hold } from "./hold.ts";
 import { Lock, lockParts } from "./lock.ts";
 import { encodeMetadata } from "./metadata.ts";
-import { checkWaitMs, type StoreSource } from "./options.ts";
+import { checkWaitMs, refuseTurns, type StoreSource } from "./options.ts";
 import { Claim, callOptions, type JoinOptions, type Place } from "./place-claim.ts";
 import { exclusiveLine, QueuePlace, wholeQueue } from "./queue-place.ts";
 
@@ -35,6 +35,7 @@ export function createLockSet(engine: StoreSource, names: readonly string[], opt
   if (sorted.length === 0 || sorted.length > namesMax) {
     throw conclaveError("INVALID_OPTION", `\`names\` has ${sorted.length} different ones; it takes 1 to ${namesMax}.`);
   }
+  refuseTurns(options, "set of locks");
   return new LockSet(sorted.map((name) => lockParts(engine, name, options)));
 }
 

@@ -7,17 +7,20 @@
  * What it promises: while `hold.held` is true nobody else's is, provided that the clocks of client and store run at
  * rates within a third of each other and the engine keeps what it has answered (`caps.linearizable`).
  * What no lock can promise: that a write sent while it was held arrives while it is. Use `hold.token` or `hold.guard()`.
- * Leaves out re-entrancy: in a runtime of callbacks "the same caller" means nothing.
+ * Re-entrancy, lock-delay and barging are for those who ask: `reentrancy.ts`, `lock-delay.ts`, `barging.ts`.
  */
 import { assert } from "../base/assert.ts";
+import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { CallOptions, Store } from "../store/store.ts";
 import { Acquirable, type AcquirableParts, type LockOptions, lockDefaults } from "./acquirable.ts";
 import { type Contender, contenderOf } from "./campaign.ts";
+import { LockDelay } from "./lock-delay.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { observeRange } from "./observe.ts";
 import { checkHoldTimes, checkName, checkTtlMs, type StoreSource } from "./options.ts";
 import { exclusiveLine, queueOf, wholeQueue } from "./queue-place.ts";
+import { Reentrancy } from "./reentrancy.ts";
 import { askToYield, revocationsOf } from "./revocation.ts";
 
 export { type AcquireOptions, type LockOptions, lockDefaults } from "./acquirable.ts";
@@ -49,14 +52,46 @@ export function lockParts(engine: StoreSource, name: string, options: LockOption
   encodeMetadata(options.meta, "meta");
   const title = `Lock ${JSON.stringify(name)}`;
   const revocations = revocationsOf(engine, store);
-  return { ...options, name, ttlMs, store, queue: queueOf(exclusiveLine), title, revocations };
+  const parts = { ...options, name, ttlMs, store, queue: queueOf(exclusiveLine), title, revocations };
+  return { ...parts, ...turnsOf(engine, { store, title, options }) };
 }
+
+/** What the options on turns ask for. @throws INVALID_OPTION, UNSUPPORTED */
+export function turnsOf(
+  engine: StoreSource,
+  { store, title, options }: { readonly store: Store; readonly title: string; readonly options: LockOptions },
+): Pick<AcquirableParts, "delay" | "reentrancy"> {
+  const { fairness = "fifo", lockDelayMs = 0, reentrant = false } = options;
+  if (fairness !== "fifo" && fairness !== "barging") {
+    throw conclaveError("INVALID_OPTION", `\`fairness\` is ${JSON.stringify(fairness)}; it must be "fifo" or "barging".`);
+  }
+  if (!(lockDelayMs >= 0 && lockDelayMs <= lockDelayMsMax)) {
+    throw conclaveError("INVALID_OPTION", `\`lockDelayMs\` is ${lockDelayMs}; it must be from 0 to ${lockDelayMsMax}.`);
+  }
+  return {
+    delay: lockDelayMs === 0 ? undefined : new LockDelay(engine, { queue: store, delayMs: lockDelayMs }),
+    reentrancy: reentrant ? new Reentrancy({ engine, title, platform: store.platform }) : undefined,
+  };
+}
+
+/** Longer than any lease. */
+const lockDelayMsMax = 600_000;
 
 /** @since 0.1.0 */
 export class Lock extends Acquirable {
   /** Who holds it now; null when nobody does. */
   async holder(options: CallOptions = {}): Promise<Contender | null> {
     return (await this.queue({ ...options, limit: 1 }))[0] ?? null;
+  }
+
+  /** Who holds it: nobody or one. */
+  holders(options: CallOptions = {}): Promise<readonly Contender[]> {
+    return this.queue({ ...options, limit: 1 });
+  }
+
+  /** Who waits, in order. `limit`: how many at most. Default 100. */
+  async waiters({ limit = 100, ...options }: CallOptions & { readonly limit?: number } = {}): Promise<readonly Contender[]> {
+    return (await this.queue({ ...options, limit: limit + 1 })).slice(1);
   }
 
   /** The holder and the waiters, in order. `limit`: how many at most. Default 100. */

@@ -49,6 +49,17 @@ export function checkHoldTimes({
   }
 }
 
+/** What only a lock by itself can do. @throws INVALID_OPTION */
+export function refuseTurns(
+  options: { readonly lockDelayMs?: number; readonly fairness?: string; readonly reentrant?: boolean },
+  recipe: string,
+): void {
+  for (const field of ["lockDelayMs", "fairness", "reentrant"] as const) {
+    if (options[field] !== undefined)
+      throw conclaveError("INVALID_OPTION", `\`${field}\` is for plain locks; a ${recipe} does not take it.`);
+  }
+}
+
 /** A whole number of at least one. @throws INVALID_OPTION */
 export function checkCount(count: number, field: string): void {
   if (!Number.isSafeInteger(count) || count < 1) {

@@ -39,7 +39,7 @@ export async function whenAskedToYield(revocations: Store, place: string, signal
   const { platform } = revocations;
   try {
     for (;;) {
-      const { request, revision } = await insist(() => read(revocations, signal), { platform, signal, ref: false });
+      const { request, revision } = await insist(() => read(revocations, { signal }), { platform, signal, ref: false });
       if (request?.place === place) return request.reason;
       for await (const batch of revocations.watch({ key: requestKey }, { from: revision + 1, signal })) {
         if (batch.kind === "resync" || batch.events.length > 0) break;
@@ -54,9 +54,9 @@ export async function whenAskedToYield(revocations: Store, place: string, signal
 
 async function read(
   revocations: Store,
-  signal: AbortSignal,
+  options: CallOptions,
 ): Promise<{ readonly request: YieldRequest | null; readonly revision: number }> {
-  const { results, revision } = await revocations.txn({ then: [{ kind: "get", key: requestKey }] }, { signal });
+  const { results, revision } = await revocations.txn({ then: [{ kind: "get", key: requestKey }] }, options);
   const [found] = results;
   assert(found?.kind === "get", "a get is answered with an entry or null");
   return { request: found.entry === null ? null : (decodeMetadata(found.entry.value) as YieldRequest), revision };

@@ -15,6 +15,7 @@ import type { CallOptions, Store } from "../store/store.ts";
 import { insist } from "./insist.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkCount, checkName, type StoreSource } from "./options.ts";
+import { tickOf } from "./scheduler-tick.ts";
 
 export interface RunOnceOptions {
   /** How many taken slots are kept. Default 100. */
@@ -105,6 +106,33 @@ export class RunOnce {
     return () => {
       const tick = Math.round(this.#store.platform.wallMs() / periodMs) * periodMs;
       return this.run(tick, work);
+    };
+  }
+
+  /**
+   * Wraps a job for a scheduler that tells which tick it fires: croner (which hands the job in), cron (as `this`), bull and
+   * BullMQ (the job of a repeated one). Call it as the scheduler calls jobs.
+   *
+   *     new Cron("0 3 * * *", conclave.runOnce("backup").scheduled(() => backUp()));
+   * @throws INVALID_OPTION, when fired by something else
+   */
+  scheduled<T>(work: () => T | Promise<T>): (this: unknown, source?: unknown) => Promise<RunOnceOutcome<T>> {
+    const run = (source: unknown): Promise<RunOnceOutcome<T>> => this.run(tickOf(source), work);
+    return async function fired(this: unknown, source?: unknown) {
+      return run(typeof source === "object" && source !== null ? source : this);
+    };
+  }
+
+  /**
+   * The coordinator that node-cron (4.4 and later) asks "should this instance run this fire?", for all of its tasks with
+   * `distributed: true`: `setRunCoordinator(conclave.runOnce("cron").coordinator())`. Its keys name task and fire time.
+   * `keep` must be at least the number of fires, of all tasks, that one process may be late by.
+   */
+  coordinator(): { shouldRun(key: string): Promise<boolean>; onComplete(): void } {
+    return {
+      shouldRun: (key) => this.take(key),
+      // A slot that was used stays taken: at most once.
+      onComplete: () => undefined,
     };
   }
 

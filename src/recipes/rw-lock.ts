@@ -22,7 +22,7 @@ import type { Hold } from "./hold.ts";
 import { insist } from "./insist.ts";
 import { contendersOf } from "./lock.ts";
 import { encodeMetadata } from "./metadata.ts";
-import { checkHoldTimes, checkName, checkTtlMs, type StoreSource } from "./options.ts";
+import { checkHoldTimes, checkName, checkTtlMs, refuseTurns, type StoreSource } from "./options.ts";
 import { type Line, queueOf } from "./queue-place.ts";
 import { revocationsOf } from "./revocation.ts";
 
@@ -44,6 +44,7 @@ export function createReadWriteLock(engine: StoreSource, name: string, options: 
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
+  refuseTurns(options, "read/write lock");
   encodeMetadata(options.meta, "meta");
   return new ReadWriteLock({ ...options, name, ttlMs, store, revocations: revocationsOf(engine, store) });
 }
@@ -80,6 +81,18 @@ export class ReadWriteLock {
     });
   }
 
+  /** Who holds: readers up to the first writer, or one writer. `limit`: of how many in the queue. Default 100. */
+  async holders(options: CallOptions & { readonly limit?: number } = {}): Promise<readonly ReadWriteContender[]> {
+    const queue = await this.queue(options);
+    return queue.slice(0, holdersIn(queue));
+  }
+
+  /** Who waits, in order. `limit`: of how many in the queue. Default 100. */
+  async waiters(options: CallOptions & { readonly limit?: number } = {}): Promise<readonly ReadWriteContender[]> {
+    const queue = await this.queue(options);
+    return queue.slice(holdersIn(queue));
+  }
+
   /** Who holds or waits, in order: readers up to the first writer hold, or that writer alone. Default limit 100. */
   async queue({
     limit = 100,
@@ -91,6 +104,13 @@ export class ReadWriteLock {
       return { ...contender, mode, meta };
     });
   }
+}
+
+/** A writer that stepped down counts as a writer still: the readers beside it are told as waiters. */
+function holdersIn(queue: readonly ReadWriteContender[]): number {
+  if (queue[0]?.mode === "write") return 1;
+  const firstWriter = queue.findIndex((each) => each.mode === "write");
+  return firstWriter === -1 ? queue.length : firstWriter;
 }
 
 /** The writing side: its hold can step down to reading. @since 0.2.0 */

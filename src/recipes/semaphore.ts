@@ -6,12 +6,12 @@
  */
 import { conclaveError } from "../base/errors.ts";
 import type { CallOptions } from "../store/store.ts";
-import { Acquirable, type AcquirableParts, type AcquireOptions, type LockOptions, lockDefaults, runUnder } from "./acquirable.ts";
+import { Acquirable, type AcquirableParts, type AcquireOptions, type LockOptions, lockDefaults } from "./acquirable.ts";
 import type { Contender } from "./campaign.ts";
 import type { Hold } from "./hold.ts";
 import { contendersOf } from "./lock.ts";
 import { encodeMetadata } from "./metadata.ts";
-import { checkCount, checkHoldTimes, checkName, checkTtlMs, type StoreSource } from "./options.ts";
+import { checkCount, checkHoldTimes, checkName, checkTtlMs, refuseTurns, type StoreSource } from "./options.ts";
 import { type PermitValue, permitQueue } from "./permit-place.ts";
 import { revocationsOf } from "./revocation.ts";
 
@@ -40,6 +40,7 @@ export function createSemaphore(engine: StoreSource, name: string, options: Sema
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
+  refuseTurns(options, "semaphore");
   checkCount(options.permits, "permits");
   encodeMetadata(options.meta, "meta");
   const { permits, ...lockOptions } = options;
@@ -75,8 +76,27 @@ export class Semaphore {
   }
 
   /** Acquires, calls, releases; as `Lock.run`. @throws LOCK_LOST */
-  async run<T>(work: (hold: Hold) => T | Promise<T>, options: AcquirePermitsOptions = {}): Promise<T> {
-    return runUnder(await this.acquire(options), this.#parts.title, work);
+  async run<T>(work: (hold: Hold) => T | Promise<T>, { permits = 1, ...options }: AcquirePermitsOptions = {}): Promise<T> {
+    return this.#of(permits).run(work, options);
+  }
+
+  /** Who holds, in the order of asking, as far as the permits reach. `limit`: of how many in the queue. Default 100. */
+  async holders(options: CallOptions & { readonly limit?: number } = {}): Promise<readonly PermitContender[]> {
+    return this.#split(await this.queue(options)).holders;
+  }
+
+  /** Who waits, in order. `limit`: of how many in the queue. Default 100. */
+  async waiters(options: CallOptions & { readonly limit?: number } = {}): Promise<readonly PermitContender[]> {
+    return this.#split(await this.queue(options)).waiters;
+  }
+
+  #split(queue: readonly PermitContender[]): Record<"holders" | "waiters", readonly PermitContender[]> {
+    let [sum, at] = [0, 0];
+    for (; at < queue.length; at++) {
+      sum += (queue[at] as PermitContender).permits;
+      if (sum > this.permits) break;
+    }
+    return { holders: queue.slice(0, at), waiters: queue.slice(at) };
   }
 
   /** Who holds or waits, in order. Default limit 100. */
