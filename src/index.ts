@@ -6,6 +6,7 @@ import { conclaveError } from "./base/errors.ts";
 import type { ConclaveEvent } from "./base/event.ts";
 import type { Telemetry } from "./base/ports.ts";
 import { checkProtocolName, type ProtocolName } from "./base/protocol-name.ts";
+import { isCassandraScheme } from "./engines/cassandra/address.ts";
 import { connectCluster } from "./engines/embedded/cluster-engine.ts";
 import { openInProcess } from "./engines/embedded/in-process-engine.ts";
 import { notSupported } from "./engines/pbft/connect-pbft.ts";
@@ -47,6 +48,11 @@ export type { ErrorCode } from "./base/error-table.ts";
 export { ConclaveError, ConflictError, CorruptionError, LostError, UnavailableError, UsageError } from "./base/errors.ts";
 export type { ConclaveEvent } from "./base/event.ts";
 export type { ProtocolName } from "./base/protocol-name.ts";
+export {
+  CassandraConnection,
+  type ConnectCassandraOptions,
+  connectCassandra,
+} from "./engines/cassandra/cassandra-connection.ts";
 export { type ClusterFile, readClusterFile } from "./engines/pbft/cluster-file.ts";
 export { type ConnectPbftOptions, connectPbft, type PbftConnection } from "./engines/pbft/connect-pbft.ts";
 export { generateKey, type KeyFile, readKeyFile } from "./engines/pbft/keys.ts";
@@ -55,6 +61,10 @@ export { Partitions, type PartitionsOptions } from "./partitions/partitions.ts";
 export type { PartitionPlan, PlannedMove } from "./partitions/plan.ts";
 export type { Shard } from "./partitions/shard.ts";
 export { Barrier, DoubleBarrier, type DoubleBarrierMember, type DoubleBarrierOptions } from "./recipes/barrier.ts";
+export { CasCounter } from "./recipes/cas-counter.ts";
+export { CasElection, type CasLeader } from "./recipes/cas-election.ts";
+export { CasHold } from "./recipes/cas-hold.ts";
+export { CasLock, type CasLockOptions, type CasSource } from "./recipes/cas-lock.ts";
 export { Config, type ConfigOptions, type ConfigState } from "./recipes/config.ts";
 export { Counter, type CounterOptions, Sequence, type SequenceOptions } from "./recipes/counter.ts";
 export { Election, Term } from "./recipes/election.ts";
@@ -292,6 +302,11 @@ async function openEngine(options: ConnectOptions): Promise<Engine> {
       if (scheme === "etcd" || scheme === "etcds") return openEtcdLazily(options, observed);
       if (scheme !== undefined && isPostgresScheme(scheme)) return openPostgresLazily(options, observed);
       if (scheme !== undefined && isZkScheme(scheme)) return openZooKeeperLazily(options, observed);
+      if (scheme !== undefined && isCassandraScheme(scheme))
+        throw conclaveError(
+          "UNSUPPORTED",
+          "Cassandra only compares and sets: use connectCassandra(url), which gives locks, elections and counters.",
+        );
       if (scheme === "conclave+pbft") throw notSupported("A connection with recipes");
       throw conclaveError("UNKNOWN_SCHEME", `"${url}" begins with no scheme that Conclave knows.`);
   }
