@@ -19,10 +19,27 @@ export interface CrashPoint {
   readonly refused?: boolean;
   /** Transfers at one time. */
   readonly together?: number;
-  readonly act: "kill" | "stop" | "kill-postgres" | "kill-mariadb" | "kill-store" | "kill-recoverer";
+  readonly act: Act;
+  /** Of an act on the store. */
+  readonly members?: "leader" | "majority" | "all";
   /** Of a recoverer's death: how the transaction was left before. */
   readonly leftAt?: Checkpoint;
+  /** Of a recoverer's death: the process that left it lives on, asleep, and holds its sessions. */
+  readonly leftAsleep?: boolean;
 }
+
+/** `restart-*`: as an administrator would. `lose-answer`: the connection ends after the request and before its answer. */
+export type Act =
+  | "kill"
+  | "stop"
+  | "kill-postgres"
+  | "kill-mariadb"
+  | "restart-postgres"
+  | "restart-mariadb"
+  | "kill-store"
+  | "kill-recoverer"
+  | "two-recoverers"
+  | "lose-answer";
 
 const kill = "kill" as const;
 
@@ -120,5 +137,53 @@ export const crashPoints: readonly CrashPoint[] = [
   { id: "D6", what: "MariaDB dies after it prepared", at: "prepared", resource: "wallet", act: "kill-mariadb" },
   { id: "D7", what: "MariaDB dies after the decision", at: "decided", act: "kill-mariadb" },
   { id: "D8", what: "MariaDB dies during its commit", at: "committing", resource: "wallet", afterMsMax: 2, act: "kill-mariadb" },
-  { id: "S1", what: "the store dies during the decision", at: "deciding", afterMsMax: 3, act: "kill-store" },
+  { id: "D9a", what: "PostgreSQL is restarted with prepared branches", at: "all-prepared", act: "restart-postgres" },
+  { id: "D9b", what: "MariaDB is restarted with prepared branches", at: "all-prepared", act: "restart-mariadb" },
+  {
+    id: "R5",
+    what: "recoverer dies after it ended a sleeper's session",
+    at: "recovery-evicted",
+    leftAt: "decided",
+    leftAsleep: true,
+    act: "kill-recoverer",
+  },
+  { id: "R6a", what: "three recoverers at once, without a decision", at: "all-prepared", act: "two-recoverers" },
+  { id: "R6b", what: "three recoverers at once, with a decision", at: "decided", act: "two-recoverers" },
+  {
+    id: "S1",
+    what: "the store's leader dies during the decision",
+    at: "deciding",
+    afterMsMax: 3,
+    act: "kill-store",
+    members: "leader",
+  },
+  {
+    id: "S2",
+    what: "a majority of the store is gone for 8 s at the decision",
+    at: "deciding",
+    afterMsMax: 3,
+    act: "kill-store",
+    members: "majority",
+  },
+  { id: "S4", what: "the whole store dies with decisions open", at: "decided", act: "kill-store", members: "all" },
+  { id: "W1a", what: "PostgreSQL's vote is lost on the way", at: "prepare", resource: "orders", act: "lose-answer" },
+  { id: "W1b", what: "MariaDB's vote is lost on the way", at: "prepare", resource: "wallet", act: "lose-answer" },
+  { id: "W2a", what: "PostgreSQL's commit is not confirmed", at: "committing", resource: "orders", act: "lose-answer" },
+  { id: "W2b", what: "MariaDB's commit is not confirmed", at: "committing", resource: "wallet", act: "lose-answer" },
+  {
+    id: "W3",
+    what: "the last agent's commit is not confirmed",
+    at: "agent",
+    resource: "orders",
+    kind: "agent",
+    act: "lose-answer",
+  },
+  {
+    id: "W4",
+    what: "a one-phase commit is not confirmed",
+    at: "one-phase",
+    resource: "orders",
+    kind: "left",
+    act: "lose-answer",
+  },
 ];

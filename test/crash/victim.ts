@@ -95,8 +95,12 @@ function reach(at: CrashPoint["at"], resource: string): void | Promise<void> {
 
 function act(): void | Promise<void> {
   switch (point?.act) {
-    case "kill":
     case "kill-recoverer":
+      // The parent also kills recoverers that found nothing to do: this one it must know.
+      return new Promise(() => {
+        process.send?.("at the point", undefined, undefined, () => process.kill(process.pid, "SIGKILL"));
+      });
+    case "kill":
       process.kill(process.pid, "SIGKILL");
       // The signal may take a moment; nothing goes on until then.
       return new Promise(() => undefined);
