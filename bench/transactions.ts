@@ -15,6 +15,7 @@
  */
 import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import type { Socket } from "node:net";
 import { resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import mysql from "mysql2/promise";
@@ -111,15 +112,16 @@ async function bare(worker: number): Promise<void> {
   const [client, connection] = await Promise.all([leftPool.connect(), rightPool.getConnection()]);
   const xid = `'${gid}','1',1`;
   const prepareLeft = async (): Promise<void> => {
+    // One packet, as ours.
+    const { stream } = (client as unknown as { readonly connection: { readonly stream: Socket } }).connection;
+    stream.cork();
+    process.nextTick(() => stream.uncork());
     const sent = [
       client.query("BEGIN"),
       client.query(leftSql, [worker]),
-      client.query({
-        name: "bare_mark",
-        text: "INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES ($1, $2, 0, 'do', $3)",
-        values: [gid, 1, "orders:1,wallet:2"],
-      }),
-      client.query(`PREPARE TRANSACTION '${gid}'`),
+      client.query(
+        `INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES ('${gid}', 1, 0, 'do', 'orders:1,wallet:2'); PREPARE TRANSACTION '${gid}'`,
+      ),
     ];
     await Promise.all(sent);
     client.release();

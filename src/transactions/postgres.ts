@@ -1,8 +1,8 @@
 /**
  * PostgreSQL as a participant, over the `pg` driver.
  *
- *   first statement   BEGIN rides before it                          (pipelined: no round trip of its own)
- *   prepare           last statement, marker, PREPARE TRANSACTION    (one round trip; the vote is the command tag)
+ *   first statement   BEGIN rides before it                          (one packet)
+ *   prepare           last statement, marker, PREPARE TRANSACTION    (one packet; the vote is the command tag)
  *   second phase      COMMIT PREPARED on any connection
  *
  * Facts that were sprung as traps (`research/transactions.md` §4.1, PostgreSQL 15): PREPARE TRANSACTION in a failed transaction
@@ -36,6 +36,8 @@ export interface PostgresClient {
   ): Promise<PostgresResult>;
   release(destroy?: boolean | Error): void;
   on(event: "error", listener: (error: Error) => void): unknown;
+  /** The driver's own; where it is not there, statements leave one by one. */
+  readonly connection?: { readonly stream?: { cork?(): void; uncork?(): void } };
 }
 
 /** What is used of `pg`'s Pool. */
@@ -384,32 +386,29 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     const client = await this.#begin();
     if (this.#isOver) return this.#overtaken();
     this.#state = "preparing";
-    const { refusal: tag } = this.#sendLast(client, parts);
     // A statement that touched the wrong number of rows must not be prepared: with an expectation the vote waits for its
     // answer, without one everything is on the wire at once.
-    const early = this.#last?.expect === undefined ? undefined : await tag;
+    const told = this.#sendLast(client);
+    const early = this.#last?.expect === undefined ? undefined : await told;
     if (this.#isOver) return this.#overtaken();
     if (early !== undefined) {
       await this.rollback();
       return { vote: "no", why: early };
     }
     this.#state = "voting";
-    const prepared = client.query(`PREPARE TRANSACTION '${preparedName(this.ref)}'`);
     const [refusal, answer] = await Promise.all([
-      tag,
-      prepared.then(
-        (result) => ({ result }),
-        (error: unknown) => ({ error }),
-      ),
+      told,
+      this.#sendOrder(client, { parts, order: `PREPARE TRANSACTION '${preparedName(this.ref)}'` }),
     ]);
     if ("error" in answer) {
       if (isDoubtful(answer.error)) throw answer.error;
       if (this.#isOver) return this.#overtaken();
+      // The order was not reached: the transaction is still open.
       this.#state = "preparing";
       await this.rollback();
-      return { vote: "no", why: messageOf(answer.error) };
+      return { vote: "no", why: refusal ?? messageOf(answer.error) };
     }
-    if (answer.result.command !== "PREPARE") {
+    if (answer.command !== "PREPARE") {
       // The tag is ROLLBACK: a statement had failed, and the transaction is over.
       this.#end(client, true);
       return { vote: "no", why: refusal ?? "a statement of the branch had failed" };
@@ -472,43 +471,57 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     const client = await this.#begin();
     if (this.#isOver) return "rolled-back";
     this.#state = "preparing";
-    const { refusal } = this.#sendLast(client, parts);
-    const isRefused = this.#last?.expect !== undefined && (await refusal) !== undefined;
+    const told = this.#sendLast(client);
+    const isRefused = this.#last?.expect !== undefined && (await told) !== undefined;
     if (isRefused || this.#isOver) {
       await this.rollback();
       return "rolled-back";
     }
-    try {
-      const [, { command }] = await Promise.all([refusal, client.query("COMMIT")]);
-      this.#end(client, true);
-      return command === "COMMIT" ? "done" : "rolled-back";
-    } catch (error) {
-      this.#end(client, false);
+    const [, answer] = await Promise.all([told, this.#sendOrder(client, { parts, order: "COMMIT" })]);
+    if ("error" in answer) {
       // A deferred constraint that fails at COMMIT is an answer; a lost connection is none.
-      return isDoubtful(error) ? "unknown" : "rolled-back";
+      if (isDoubtful(answer.error)) {
+        this.#end(client, false);
+        return "unknown";
+      }
+      await this.rollback();
+      return "rolled-back";
     }
+    this.#end(client, true);
+    return answer.command === "COMMIT" ? "done" : "rolled-back";
   }
 
-  /** The kept statement and the marker, on the wire. Resolves with why the branch must not commit, if so. */
-  #sendLast(client: PostgresClient, parts: readonly BranchRef[]): { readonly refusal: Promise<string | undefined> } {
+  /** The kept statement, on the wire. Resolves with why the branch must not commit, if so. */
+  #sendLast(client: PostgresClient): Promise<string | undefined> {
     const last = this.#last;
-    const told = last === undefined ? undefined : client.query(last.text, last.values);
-    const marked = client.query({
-      name: "conclave_mark",
-      text: `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ($1, $2, 0, 'do', $3)`,
-      values: [this.ref.gid, this.ref.branch, formatParts(parts)],
-    });
-    const refusal = Promise.all([
-      told?.then(
+    if (last === undefined) return Promise.resolve(undefined);
+    const { text, values, expect } = last;
+    corkForNow(client);
+    return client
+      .query(text, values)
+      .then(
         ({ rowCount }) =>
-          last?.expect === undefined || rowCount === last.expect.rows
+          expect === undefined || rowCount === expect.rows
             ? undefined
-            : (last.expect.otherwise ?? `${rowCount ?? 0} rows were touched instead of ${last.expect.rows}`),
+            : (expect.otherwise ?? `${rowCount ?? 0} rows were touched instead of ${expect.rows}`),
         messageOf,
-      ),
-      marked.then(() => undefined, messageOf),
-    ]).then(([first, second]) => first ?? second);
-    return { refusal };
+      );
+  }
+
+  /** The marker and the order in one text: where the marker fails, the order is not reached. */
+  async #sendOrder(
+    client: PostgresClient,
+    { parts, order }: { readonly parts: readonly BranchRef[]; readonly order: string },
+  ): Promise<{ readonly command: string } | { readonly error: unknown }> {
+    const { gid, branch } = this.ref;
+    corkForNow(client);
+    const marker = `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ('${gid}', ${branch}, 0, 'do', '${formatParts(parts)}')`;
+    try {
+      const results = (await client.query(`${marker}; ${order}`)) as unknown as readonly PostgresResult[];
+      return { command: results.at(-1)?.command ?? "" };
+    } catch (error) {
+      return { error };
+    }
   }
 
   async #endReading(): Promise<{ readonly vote: Vote; readonly why?: string }> {
@@ -547,6 +560,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     this.#client ??= this.#resource.client().then((client) => {
       const { isReadOnly, isolation } = this.#options;
       const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`;
+      corkForNow(client);
       // Should it fail, so does what follows.
       client.query(`BEGIN${level}${isReadOnly ? " READ ONLY" : ""}`).catch(ignoreIdle);
       return client;
@@ -580,6 +594,14 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     this.#leave?.();
     this.#leave = undefined;
   }
+}
+
+/** What is sent until this turn ends leaves as one packet: each of its own would wake the server once more. */
+function corkForNow(client: PostgresClient): void {
+  const stream = client.connection?.stream;
+  if (stream?.cork === undefined) return;
+  stream.cork();
+  process.nextTick(() => stream.uncork?.());
 }
 
 type Query = (statement: string, values?: unknown[]) => Promise<PostgresResult>;
