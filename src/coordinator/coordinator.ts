@@ -21,7 +21,8 @@ import { sleep } from "../recipes/bell.ts";
 import { insist } from "../recipes/insist.ts";
 import type { Compare, Op, Store } from "../store/store.ts";
 import { ask, silent } from "./ask.ts";
-import { type Decision, decide } from "./decide.ts";
+import { type Decision, decide, decisionAnswerMs, type Proposal } from "./decide.ts";
+import { DecisionBatch } from "./decision-batch.ts";
 import { type Epoch, openEpoch } from "./epoch.ts";
 import { evidenceOf } from "./finish.ts";
 import { formatGid, randomName } from "./gid.ts";
@@ -94,6 +95,7 @@ export class Coordinator {
   readonly #store: Store;
   readonly #answerMs: number;
   readonly #closing = new AbortController();
+  readonly #batch: DecisionBatch;
   #epoch: Promise<Epoch>;
   readonly #epochs = new Set<Epoch>();
   readonly #forgetting: { readonly gid: string; readonly epoch: Epoch }[] = [];
@@ -122,6 +124,7 @@ export class Coordinator {
     this.#options = options;
     this.#store = options.store;
     this.#answerMs = options.answerMs ?? coordinatorDefaults.answerMs;
+    this.#batch = new DecisionBatch(options.store, { answerMs: decisionAnswerMs, signal: this.#closing.signal });
     this.recovery = new Recovery({
       ...options,
       domain,
@@ -285,7 +288,7 @@ export class Coordinator {
     const forget = this.#forgetting.splice(0, forgetWithDecision);
     // A child of its own: a thousand decisions are one listener on the closing.
     const closing = linkSignal(this.#closing.signal);
-    const deciding = decide(this.#store, {
+    const proposal: Proposal = {
       gid,
       epoch,
       record: {
@@ -300,7 +303,8 @@ export class Coordinator {
       forget: forget.map((settled) => settled.gid),
       deadlineMs: plan.deadlineMs,
       signal: closing.signal,
-    })
+    };
+    const deciding = decide(this.#store, proposal, this.#batch)
       .then(async (decision) => {
         const hasForgotten = (decision.kind === "committed" || decision.kind === "aborted") && decision.hasForgotten === true;
         if (hasForgotten) await this.#forgotten(forget);

@@ -16,6 +16,7 @@ import { ConclaveError } from "../base/errors.ts";
 import { sleep } from "../recipes/bell.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Compare, Op, OpResult, Store, Txn } from "../store/store.ts";
+import type { DecisionBatch } from "./decision-batch.ts";
 import type { Epoch } from "./epoch.ts";
 import { type DecisionRecord, decodeRecord, encodeRecord, type IdempotencyRecord, recordKeys } from "./records.ts";
 
@@ -50,11 +51,14 @@ export type Decision =
 
 const firstPauseMs = 20;
 const pauseMsMax = 500;
-const answerMs = 2_000;
+export const decisionAnswerMs = 2_000;
 
-export async function decide(store: Store, proposal: Proposal): Promise<Decision> {
+/** `batch`: for the first try of what needs nothing of the store but its cell. */
+export async function decide(store: Store, proposal: Proposal, batch: DecisionBatch): Promise<Decision> {
   const { platform } = store;
   const { gid, epoch, deadlineMs, signal } = proposal;
+  const isPlain = proposal.compares.length === 0 && proposal.writes.length === 0 && proposal.key === undefined;
+  let ridesAlong = isPlain;
   let isAmbiguous = false;
   let mustAbort = false;
   let why: "conflict" | "deadline" | "refused" = "deadline";
@@ -65,7 +69,10 @@ export async function decide(store: Store, proposal: Proposal): Promise<Decision
       mustAbort = true;
     }
     try {
-      const result = await store.txn(attempt(proposal, mustAbort), { timeoutMs: answerMs, signal });
+      const txn = attempt(proposal, mustAbort);
+      const result = ridesAlong ? await batch.write(epoch, txn) : await store.txn(txn, { timeoutMs: decisionAnswerMs, signal });
+      ridesAlong = false;
+      if (result === "alone") continue;
       if (result.succeeded) {
         return mustAbort ? { kind: "aborted", hasForgotten: true, why, cause } : { kind: "committed", hasForgotten: true };
       }
@@ -81,6 +88,7 @@ export async function decide(store: Store, proposal: Proposal): Promise<Decision
       why = "conflict";
     } catch (error) {
       signal.throwIfAborted();
+      ridesAlong = false;
       cause = error;
       if (!(error instanceof ConclaveError) || !error.definite) {
         isAmbiguous = true;
