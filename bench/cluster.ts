@@ -44,7 +44,18 @@ export async function startCluster(
     ];
     return spawn(process.execPath, [...flags, ...args], { stdio: ["ignore", "ignore", "inherit"] });
   });
-  const stop = async (): Promise<void> => {
+  const stop = stopAll(children, folder);
+  const addresses = ports.map((port) => `127.0.0.1:${port}`);
+  for (const address of addresses) await untilReady(address);
+  return { url: `conclave://${addresses.join(",")}`, addresses, pids: children.map((child) => child.pid as number), stop };
+}
+
+/** How the members and their data go; with the bench they go at the latest. */
+export function stopAll(children: readonly ChildProcess[], folder: string): () => Promise<void> {
+  process.once("exit", () => {
+    for (const child of children) child.kill("SIGKILL");
+  });
+  return async () => {
     const gone = children.map(
       (child) => new Promise<void>((done) => (child.exitCode === null ? child.once("exit", () => done()) : done())),
     );
@@ -52,15 +63,9 @@ export async function startCluster(
     await Promise.all(gone);
     rmSync(folder, { recursive: true, force: true });
   };
-  process.once("exit", () => {
-    for (const child of children) child.kill("SIGKILL");
-  });
-  const addresses = ports.map((port) => `127.0.0.1:${port}`);
-  for (const address of addresses) await untilReady(address);
-  return { url: `conclave://${addresses.join(",")}`, addresses, pids: children.map((child) => child.pid as number), stop };
 }
 
-async function untilReady(address: string): Promise<void> {
+export async function untilReady(address: string): Promise<void> {
   for (const untilMs = Date.now() + 10_000; ; ) {
     const response = await fetch(`http://${address}/readyz`).catch(() => undefined);
     if (response?.ok) return;

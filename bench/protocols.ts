@@ -1,25 +1,29 @@
 /**
- * Raft, Multi-Paxos and Zab on the same host, machine and load, at three and five members, beside a three-node etcd in the
- * same run: 256-byte durable puts and linearizable gets, one at a time and saturated, and how many writes each sync carried.
+ * The four protocols on the same host, machine and load, beside a three-node etcd in the same run: 256-byte durable puts and
+ * linearizable gets, one at a time and saturated; letters, syncs and processor time per command; for Raft also reads by lease
+ * and stale ones. Raft, Multi-Paxos and Zab with three and five members, PBFT with four and seven.
  *
- * PBFT is left out: it offers another profile (compare-and-set, signed frames), so another load would be measured.
+ * PBFT's profile is a smaller one: a put is a compare-and-set, every read goes through the log, and a client signs frames of up
+ * to 64 operations. What signatures cost of all processor time stands beside its figures.
  *
- *   npm run bench -- protocols [--rounds 3] [--seconds 3] [--no-etcd]
+ *   npm run bench -- protocols [--rounds 3] [--seconds 3] [--only "raft, 3"] [--no-etcd]
  *
  * Writes `bench/results/protocols.json` and a plot of it, `bench/results/protocols.svg`.
  */
 import { execFile } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { type BenchCluster, nodeFlags, startCluster } from "./cluster.ts";
+import { nodeFlags, startCluster } from "./cluster.ts";
 import { commit, type Figure, machine, median, rounded, spread, writeFigures } from "./figures.ts";
-import { startEtcdPeer } from "./peers/etcd.ts";
+import { startPbftCluster } from "./pbft-cluster.ts";
+import { type PeerCase, startEtcdPeer } from "./peers/etcd.ts";
 
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "3" },
+    only: { type: "string", default: "" },
     "no-etcd": { type: "boolean", default: false },
   },
 });
@@ -27,7 +31,9 @@ const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
 
 const cases = ["put one at a time", "put saturated", "get one at a time", "get saturated"] as const;
-type Case = (typeof cases)[number];
+/** Against etcd's linearizable gets, because the lease's promise is the same; stale ones against nothing. */
+const raftCases = ["lease get one at a time", "lease get saturated", "stale get one at a time"] as const;
+type Case = (typeof cases)[number] | (typeof raftCases)[number];
 /** In flight when saturated. */
 const inFlightSaturated = 1_024;
 
@@ -36,6 +42,12 @@ interface Measured {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly writesPerSync: number | null;
+  /** Between members, all told. */
+  readonly lettersPerCommand: number;
+  /** Of all processes. Microseconds. */
+  readonly cpuUs: number | null;
+  /** Of all processor time; PBFT alone. */
+  readonly signatureShare: number | null;
 }
 
 interface Contender {
@@ -43,11 +55,42 @@ interface Contender {
   readonly measured: Map<Case, Measured[]>;
 }
 
-const contenders: Contender[] = [];
-for (const protocol of ["raft", "paxos", "zab"]) {
-  for (const members of [3, 5]) contenders.push({ name: `${protocol}, ${members} members`, measured: new Map() });
+/** A cluster that runs, and how its load generator is called. */
+interface Subject {
+  readonly addresses: readonly string[];
+  readonly pids: readonly number[];
+  readonly script: string;
+  readonly target: readonly string[];
+  stop(): Promise<void>;
 }
-const etcdMeasured = new Map<Case, number[]>();
+
+interface Loaded {
+  readonly calls: number;
+  readonly seconds: number;
+  readonly warmUpSeconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly cpuMs: number;
+  readonly signaturesMs?: number;
+}
+
+/** What all members have done since they started. */
+interface Spent {
+  readonly leaderSyncs: number;
+  readonly letters: number;
+  readonly signaturesMs: number;
+  /** Null where /proc is missing. */
+  readonly cpuMs: number | null;
+}
+
+const contenders: Contender[] = [];
+for (const protocol of ["raft", "paxos", "zab", "pbft"]) {
+  for (const members of protocol === "pbft" ? [4, 7] : [3, 5]) {
+    const name = `${protocol}, ${members} members`;
+    if (name.startsWith(values.only)) contenders.push({ name, measured: new Map() });
+  }
+}
+const etcdMeasured = new Map<PeerCase, number[]>();
 let etcdVersion: string | null = null;
 
 for (let round = 0; round < rounds; round++) {
@@ -58,19 +101,33 @@ for (let round = 0; round < rounds; round++) {
 }
 report();
 
+function casesOf(name: string): readonly Case[] {
+  return name.startsWith("raft") ? [...cases, ...raftCases] : cases;
+}
+
+async function start(name: string): Promise<Subject> {
+  const [protocol, text] = name.split(", ") as [string, string];
+  const members = Number.parseInt(text, 10);
+  if (protocol !== "pbft") {
+    const cluster = await startCluster(nodeFlags, protocol, members);
+    return { ...cluster, script: "./load.js", target: [cluster.url] };
+  }
+  const cluster = await startPbftCluster(members);
+  return { ...cluster, script: "./pbft-load.js", target: [cluster.clusterFile, cluster.clientKey] };
+}
+
 async function measureOurs({ name, measured }: Contender): Promise<void> {
-  const [protocol, members] = name.split(", ") as [string, string];
-  const cluster = await startCluster(nodeFlags, protocol, Number.parseInt(members, 10));
+  const subject = await start(name);
   try {
     // Warm: a just-in-time compiler and a cold page cache are not what is measured.
-    await load(cluster, "put", inFlightSaturated, 1);
-    for (const each of cases) {
+    await load(subject, "put", inFlightSaturated, 1);
+    for (const each of casesOf(name)) {
       const inFlight = each.endsWith("saturated") ? inFlightSaturated : 1;
-      const found = await load(cluster, each.startsWith("put") ? "put" : "get", inFlight, seconds);
+      const found = await load(subject, each.split(" ")[0] as string, inFlight, seconds);
       measured.set(each, [...(measured.get(each) ?? []), found]);
     }
   } finally {
-    await cluster.stop();
+    await subject.stop();
   }
 }
 
@@ -92,27 +149,57 @@ async function measureEtcd(): Promise<void> {
   }
 }
 
-async function load(cluster: BenchCluster, kind: "put" | "get", inFlight: number, forSeconds: number): Promise<Measured> {
-  const before = await syncs(cluster);
-  const script = fileURLToPath(new URL("./load.js", import.meta.url));
+async function load(subject: Subject, kind: string, inFlight: number, forSeconds: number): Promise<Measured> {
+  const before = await spentBy(subject);
+  const script = fileURLToPath(new URL(subject.script, import.meta.url));
   const output = await new Promise<string>((done, fail) => {
-    const args = [...nodeFlags, script, cluster.url, kind, String(inFlight), String(forSeconds)];
+    const args = [...nodeFlags, script, ...subject.target, kind, String(inFlight), String(forSeconds)];
     execFile(process.execPath, args, (error, stdout) => (error === null ? done(stdout) : fail(error)));
   });
-  const { calls, seconds: took, warmUpSeconds, p50Ms, p99Ms } = JSON.parse(output);
-  // The warm-up is in the syncs too, at about the same pace.
-  const writes = (calls / took) * (took + warmUpSeconds);
-  const during = (await syncs(cluster)) - before;
-  return { perSecond: calls / took, p50Ms, p99Ms, writesPerSync: kind === "put" ? writes / Math.max(1, during) : null };
+  const after = await spentBy(subject);
+  const { calls, seconds: took, warmUpSeconds, p50Ms, p99Ms, cpuMs, signaturesMs = 0 } = JSON.parse(output) as Loaded;
+  // The warm-up is in what the members did too, at about the same pace.
+  const commands = (calls / took) * (took + warmUpSeconds);
+  const membersMs = before.cpuMs === null || after.cpuMs === null ? null : after.cpuMs - before.cpuMs;
+  const cpuUs = membersMs === null ? null : 1_000 * (membersMs / commands + cpuMs / calls);
+  const signaturesUs = 1_000 * ((after.signaturesMs - before.signaturesMs) / commands + signaturesMs / calls);
+  return {
+    perSecond: calls / took,
+    p50Ms,
+    p99Ms,
+    writesPerSync: kind === "put" ? commands / Math.max(1, after.leaderSyncs - before.leaderSyncs) : null,
+    lettersPerCommand: (after.letters - before.letters) / commands,
+    cpuUs,
+    signatureShare: signaturesUs === 0 || cpuUs === null ? null : signaturesUs / cpuUs,
+  };
 }
 
-/** Of the leader's log. */
-async function syncs({ addresses }: BenchCluster): Promise<number> {
+async function spentBy({ addresses, pids }: Subject): Promise<Spent> {
+  const spent = { leaderSyncs: 0, letters: 0, signaturesMs: 0 };
   for (const address of addresses) {
-    const status = (await (await fetch(`http://${address}/status`)).json()) as { role: string; syncs: number };
-    if (status.role === "leader") return status.syncs;
+    const status = (await (await fetch(`http://${address}/status`)).json()) as {
+      readonly role: string;
+      readonly syncs: number;
+      readonly letters: number;
+      readonly signatures?: { readonly verifyMs: number; readonly signMs: number };
+    };
+    if (status.role === "leader") spent.leaderSyncs = status.syncs;
+    spent.letters += status.letters;
+    spent.signaturesMs += (status.signatures?.verifyMs ?? 0) + (status.signatures?.signMs ?? 0);
   }
-  return 0;
+  return { ...spent, cpuMs: cpuMsOf(pids) };
+}
+
+/** User and system time of the processes, their threads included (proc(5), fields 14 and 15, in hundredths of a second). */
+function cpuMsOf(pids: readonly number[]): number | null {
+  try {
+    return pids.reduce((sum, pid) => {
+      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") as string[];
+      return sum + 10 * (Number(fields[11]) + Number(fields[12]));
+    }, 0);
+  } catch {
+    return null;
+  }
 }
 
 function report(): void {
@@ -120,44 +207,54 @@ function report(): void {
   console.log(
     `\n${machine()}, commit ${commit()}; medians of ${rounds} rounds of ${seconds} s; etcd ${etcdVersion ?? "not measured"}\n`,
   );
-  for (const each of cases) {
-    const theirs = etcdMeasured.get(each) ?? [];
+  for (const each of [...cases, ...raftCases]) {
+    const theirs = etcdMeasured.get(each.replace("lease ", "") as PeerCase) ?? [];
     const peer = theirs.length === 0 ? null : median(theirs);
     console.log(`${each}${peer === null ? "" : `; etcd ${Math.round(peer).toLocaleString("en-US")}/s`}`);
     for (const { name, measured } of contenders) {
-      const found = measured.get(each) ?? [];
-      const perSecond = median(found.map((one) => one.perSecond));
-      const ratio = peer === null ? null : perSecond / peer;
-      const p50 = median(found.map((one) => one.p50Ms)).toFixed(3);
-      const p99 = median(found.map((one) => one.p99Ms)).toFixed(3);
-      const perSync = each.startsWith("put") ? median(found.map((one) => one.writesPerSync as number)) : null;
-      const tail = perSync === null ? "" : `, ${perSync.toFixed(1)} writes a sync`;
+      const found = measured.get(each);
+      if (found === undefined) continue;
+      const figure = figureOf(`${each}: ${name}`, found, peer);
+      const ratio = figure.ratio === null ? "" : `${figure.ratio.toFixed(2)}x`.padStart(7);
       console.log(
-        `  ${name.padEnd(18)} ${Math.round(perSecond).toLocaleString("en-US").padStart(9)}/s ${ratio === null ? "" : `${ratio.toFixed(2)}x`.padStart(7)}  p50 ${p50} ms, p99 ${p99} ms${tail}`,
+        `  ${name.padEnd(18)} ${Math.round(figure.ours).toLocaleString("en-US").padStart(9)}/s ${ratio}  ${figure.note}`,
       );
-      figures.push({
-        case: `${each}: ${name}`,
-        ours: rounded(perSecond),
-        peer: peer === null ? null : rounded(peer),
-        peerName: peer === null ? null : "etcd, 3 members",
-        peerVersion: etcdVersion,
-        ratio: ratio === null ? null : rounded(ratio),
-        unit: each.startsWith("put") ? "256-byte durable puts per second" : "linearizable gets per second",
-        oursSpread: spread(found.map((one) => rounded(one.perSecond))),
-        note: `p50 ${p50} ms, p99 ${p99} ms${tail}`,
-      });
+      figures.push(figure);
     }
   }
+  if (values.only !== "") return;
   writeFigures("protocols", figures);
   writeFileSync("bench/results/protocols.svg", plot(figures));
 }
 
+function figureOf(name: string, found: readonly Measured[], peer: number | null): Figure {
+  const of = (field: keyof Measured): number | null =>
+    found.some((one) => one[field] === null) ? null : median(found.map((one) => one[field] as number));
+  const [perSecond, p50, p99] = [of("perSecond") as number, of("p50Ms") as number, of("p99Ms") as number];
+  const [perSync, letters, cpuUs, share] = [of("writesPerSync"), of("lettersPerCommand"), of("cpuUs"), of("signatureShare")];
+  const notes = [`p50 ${p50.toFixed(3)} ms, p99 ${p99.toFixed(3)} ms`, `${letters?.toPrecision(3)} letters a command`];
+  if (perSync !== null) notes.push(`${perSync.toFixed(1)} writes a sync`);
+  if (cpuUs !== null) notes.push(`${cpuUs.toPrecision(3)} us of processor a command`);
+  if (share !== null) notes.push(`${Math.round(share * 100)} % of it for signatures`);
+  return {
+    case: name,
+    ours: rounded(perSecond),
+    peer: peer === null ? null : rounded(peer),
+    peerName: peer === null ? null : "etcd, 3 members",
+    peerVersion: peer === null ? null : etcdVersion,
+    ratio: peer === null ? null : rounded(perSecond / peer),
+    unit: `256-byte ${name.includes("put") ? "durable puts" : "gets"} per second`,
+    oursSpread: spread(found.map((one) => rounded(one.perSecond))),
+    note: notes.join(", "),
+  };
+}
+
 /** Bars by case, each on its own scale; no library for four groups of rectangles. */
 function plot(figures: readonly Figure[]): string {
-  const colours = ["#1f5f8b", "#6aa4c8", "#8b4a1f", "#c8926a", "#3d7a3d", "#8fbf8f"];
+  const colours = ["#1f5f8b", "#6aa4c8", "#8b4a1f", "#c8926a", "#3d7a3d", "#8fbf8f", "#6b3d8b", "#ae8fc8"];
   const rows: string[] = [];
   let y = 30;
-  for (const each of cases) {
+  for (const each of [...cases, ...raftCases]) {
     const group = figures.filter((figure) => figure.case.startsWith(`${each}:`));
     const peer = group[0]?.peer ?? 0;
     const most = Math.max(peer, ...group.map(({ ours }) => ours));

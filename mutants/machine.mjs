@@ -42,4 +42,12 @@ export default [
       'if (outcome.kind === "txn" && outcome.result.succeeded && outcome.result.results.length > 1) claims.keep(claim.sequence, outcome);',
     world: "stack",
   },
+  {
+    name: "a key stays bound to the session that it was taken from",
+    file: "store/state.ts",
+    find: "if (sessionBefore !== null) this.sessions.get(Number(sessionBefore))?.keys.delete(key);",
+    replace: "",
+    world: "stack",
+    source: "etcd lease attach: the old lease's end deletes a key that was given to another",
+  },
 ];

@@ -212,4 +212,12 @@ export default [
     replace: "if (chosen <= this.#chosen) return;",
     source: "Paxos Made Live §5.6: a snapshot and the log must agree at every moment",
   },
+  {
+    name: "paxos: a promise of an earlier ballot counts",
+    file: "consensus/paxos/paxos.ts",
+    find: "if (letter.dryRun || letter.ballot !== takeOver.ballot) return;",
+    replace: "if (letter.dryRun) return;",
+    source: "Paxos Made Simple §2.2: the promise is for this number",
+    protocol: "paxos",
+  },
 ];

@@ -223,4 +223,11 @@ export default [
     replace: "",
     source: "TOCS 2002 §5.3.2: the source may be faulty",
   },
+  {
+    name: "pbft: a new view begins at the lowest checkpoint",
+    file: "consensus/pbft/view-change.ts",
+    find: "change.stable > base.stable) base = change;",
+    replace: "change.stable < base.stable) base = change;",
+    source: "OSDI 1999 §4.4: min-s is the latest stable checkpoint in V",
+  },
 ].map((mutant) => ({ ...mutant, protocol: "pbft", world: "core" }));

@@ -57,4 +57,12 @@ export default [
     replace: "const wasAsleep = nowMs < 0;",
     world: "stack",
   },
+  {
+    name: "a session is confirmed while its end is under way",
+    file: "replica/session-keeper.ts",
+    find: "if (kept === undefined || kept.expiring) return false;",
+    replace: "if (kept === undefined) return false;",
+    world: "stack",
+    source: "etcd lessor: renew races with revoke",
+  },
 ];

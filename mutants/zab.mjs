@@ -108,4 +108,12 @@ export default [
     find: "    this.#reads.add(ticket, this.#committed);\n    this.#startReadRound(leading);",
     replace: '    this.#outputs.push({ kind: "read-at", ticket, index: this.#committed });',
   },
+  {
+    name: "zab: NEWLEADER is acknowledged without its history",
+    protocol: "zab",
+    file: "consensus/zab/zab.ts",
+    find: '    if ((following.verified ?? -1) < index) {\n      this.#ackTo(following, { missing: true });\n      return;\n    }\n    if (following.phase === "synchronisation") {',
+    replace: '    if (following.phase === "synchronisation") {',
+    source: "DSN'11 §IV.B step f.2.1; ZOOKEEPER-3911 class",
+  },
 ];

@@ -228,6 +228,8 @@ export interface Probe {
   readonly firstIndex: Index;
   readonly lastIndex: Index;
   readonly configuration: Configuration;
+  /** Up to where this member counts its own disk; absent where slots may have gaps. */
+  readonly durableIndex?: Index;
   /** Whether this member would serve a read at that moment of its own clock without asking anybody. */
   hasLease?(nowMs: number): boolean;
   /** The configuration in force at the index: what a snapshot there must carry. */

@@ -127,6 +127,7 @@ export class Replica implements ReplicaService {
   #haltCode: ErrorCode | undefined;
   #closed = false;
   #syncs = 0;
+  #letters = 0;
   #role: { role: string; term: Term; leader: MemberId | undefined } = { role: "follower", term: 0, leader: undefined };
   /** Whether an entry of the present own term has been applied: only then is the machine known to be up to date. */
   #ledApplied = false;
@@ -162,7 +163,10 @@ export class Replica implements ReplicaService {
     this.#log = parts.log;
     this.#machine = parts.machine;
     this.#limits = { ...replicaDefaults, ...parts.limits };
-    this.#outbox = new Outbox((letter) => parts.post(letter.to, letter.frame, letter.lane));
+    this.#outbox = new Outbox((letter) => {
+      this.#letters++;
+      parts.post(letter.to, letter.frame, letter.lane);
+    });
     this.#keeper = new SessionKeeper(parts.platform, (sessions) => this.#expire(sessions));
   }
 
@@ -249,6 +253,7 @@ export class Replica implements ReplicaService {
       revision: this.#machine.revision,
       sessions: this.#machine.sessionCount,
       syncs: this.#syncs,
+      letters: this.#letters,
       elapsedMs: this.#machine.elapsedMs,
       voters: this.#configuration.voters,
       ...(this.#configuration.outgoing === undefined ? {} : { outgoing: this.#configuration.outgoing }),

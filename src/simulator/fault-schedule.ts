@@ -23,6 +23,7 @@ const kinds = [
   "partial",
   "break",
   "slow-disk",
+  "forsake",
   "network",
 ] as const;
 const diskKinds = ["bit-flip", "misdirect", "disk-full", "fail-writes"] as const;
@@ -117,6 +118,12 @@ export class FaultSchedule {
         return [{ do: "break", from: victim, to: other }];
       case "slow-disk":
         return [{ do: "slow-disk", member: victim, factor: this.#random.pick([5, 50, 500]), forMs }];
+      case "forsake":
+        // Cut off with a disk that lags: writes of what the others will overrule are still under way when it hears of it.
+        return [
+          { do: "slow-disk", member: victim, factor: this.#random.pick([50, 500, 2_000]), forMs: 2 * forMs },
+          { do: "cut", links: bothWays(others.map((member) => [member, victim] as const)), forMs },
+        ];
       case "network":
         return [this.#network()];
       case "bit-flip":

@@ -6,7 +6,8 @@
  *
  * Agreement, Contiguity, ChosenOnQuorumDisk, PrefixSurvives, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
  * (the machine's only clock never goes back), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
- * there), NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk and IndexOrder.
+ * there), NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk, IndexOrder and DurableTruth (what a member counts
+ * as on its own disk is there as its log has it).
  */
 import { crc32 } from "../base/crc32.ts";
 import { hasQuorum } from "../consensus/configuration.ts";
@@ -445,5 +446,11 @@ function checkOrder(member: MemberId, ghost: Ghost, probe: Probe): void {
     probe.lastIndex === ghost.log.last,
     "LogFollowsDisk",
     () => `${member} holds up to ${probe.lastIndex} and told the disk ${ghost.log.last}`,
+  );
+  const { durableIndex = 0 } = probe;
+  must(
+    durableIndex <= ghost.disk.base || ghost.disk.hashAt(durableIndex) === ghost.log.hashAt(durableIndex),
+    "DurableTruth",
+    () => `${member} counts its disk up to ${durableIndex}, which ends at ${ghost.disk.last} or differs`,
   );
 }

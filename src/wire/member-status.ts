@@ -18,6 +18,8 @@ export interface MemberStatus {
   readonly sessions: number;
   /** Writes of its log that reached the disk, since it started. Commands per write is what group commit gains. */
   readonly syncs: number;
+  /** Letters of the protocol that left it, since it started. Undefined: a member from before they were counted. */
+  readonly letters?: number;
   readonly elapsedMs: number;
   /** Who decides, as this member knows it. Undefined: a member from before members could change. */
   readonly voters?: readonly string[];

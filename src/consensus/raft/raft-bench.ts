@@ -2,7 +2,7 @@
  * A bench for one Raft core: fed by hand, one input at a time. The paper tests beside it stand on it; it is no part of the package.
  */
 import { assert } from "../../base/assert.ts";
-import type { Input, LogEntry, Output } from "../core.ts";
+import type { Input, LogEntry, Output, Recovered } from "../core.ts";
 import type { RaftMessage } from "./messages.ts";
 import { Raft } from "./raft.ts";
 
@@ -25,11 +25,12 @@ export class Bench {
     log: readonly number[] = [],
     meta: Readonly<Record<string, string>> = {},
     members = ["a", "b", "c"],
-    { startedMs = -100 } = {},
+    { startedMs = -100, snapshot }: { readonly startedMs?: number; readonly snapshot?: Recovered["snapshot"] } = {},
   ) {
     const environment = { self: "a", configuration: { voters: members, learners: [] }, nowMs: startedMs, randomUint32: () => 0 };
     const term = meta["term"] ?? String(log.at(-1) ?? 0);
-    this.#take(this.core.start(environment, { meta: new Map(Object.entries({ ...meta, term })), entries: entriesOf(log) }));
+    const recovered = { meta: new Map(Object.entries({ ...meta, term })), entries: entriesOf(log) };
+    this.#take(this.core.start(environment, { ...recovered, ...(snapshot === undefined ? {} : { snapshot }) }));
   }
 
   step(input: Input<RaftMessage>): void {

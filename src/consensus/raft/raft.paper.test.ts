@@ -32,6 +32,19 @@ test("a vote survives a restart (Figure 2, votedFor is persistent)", () => {
   expect(bench.sent()[0]?.message).toMatchObject({ kind: "vote-reply", granted: false });
 });
 
+test("a snapshot that was on the disk before its term was is of a term that the member knows (§7; seed 3014 of the core world)", () => {
+  const configuration = { voters: ["a", "b", "c"], learners: [] };
+  const snapshot = { index: 9, term: 5, configuration, stampMs: 0, lengthBytes: 1 };
+  const bench = new Bench([], { term: "3", vote: "b" }, ["a", "b", "c"], { snapshot });
+  expect(bench.core.probe().term).toBe(5);
+  // In term 5 it has voted for nobody, and says so only once its disk knows the term.
+  bench.hear("c", voteRequest(5, 9, 5));
+  expect(bench.sent()[0]).toMatchObject({ to: "c", after: bench.sequence, message: { kind: "vote-reply", granted: true } });
+  const asking = new Bench([], { term: "3" }, ["a", "b", "c"], { snapshot });
+  asking.wait(250);
+  for (const { message } of asking.sent()) expect(message).toMatchObject({ kind: "vote-request", term: 6, lastTerm: 5 });
+});
+
 test('"the voter denies its vote if its own log is more up-to-date than that of the candidate" (§5.4.1)', () => {
   const grants = (log: readonly number[], lastIndex: number, lastTerm: number): boolean => {
     const bench = new Bench(log);

@@ -156,6 +156,13 @@ export class Raft implements Core<RaftMessage> {
       this.#applied = index;
     }
     for (const entry of recovered.entries) this.#append(entry);
+    // A snapshot is a file of its own: it can be on the disk before the term in which it came. That term is known all the
+    // same, and no vote was cast in it, because none leaves before the disk knows the term.
+    if (this.#log.lastTerm > this.#term) {
+      this.#term = this.#log.lastTerm;
+      this.#vote = undefined;
+      this.#persistHardState();
+    }
     this.#durableIndex = this.#log.lastIndex;
     this.#adoptConfiguration();
     this.#outputs.push({ kind: "role", role: "follower", term: this.#term, leader: undefined });
@@ -1066,6 +1073,9 @@ export class Raft implements Core<RaftMessage> {
       },
       get configuration() {
         return raft.#configuration;
+      },
+      get durableIndex() {
+        return raft.#durableIndex;
       },
       hasLease: (nowMs) => raft.#hasLease(nowMs),
       configurationAt: (index) => raft.#configurations.at(index).configuration,

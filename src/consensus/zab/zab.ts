@@ -1062,6 +1062,9 @@ export class Zab implements Core<ZabMessage> {
       get configuration() {
         return zab.#configuration;
       },
+      get durableIndex() {
+        return zab.#durableIndex;
+      },
       hasLease: () => false,
       configurationAt: () => zab.#configuration,
       termAt: (index) => zab.#log.termAt(index),

@@ -53,7 +53,7 @@ export interface PbftConnection extends AsyncDisposable {
   /** @throws UNSUPPORTED, always: sessions, watches and transactions need what this protocol does not have yet. */
   store(namespace?: string): Store;
   /** The time spent on signatures, for those who weigh their price. */
-  signatures(): { readonly verified: number; readonly verifyMs: number };
+  signatures(): { readonly verified: number; readonly verifyMs: number; readonly signed: number; readonly signMs: number };
   close(): Promise<void>;
 }
 
@@ -81,6 +81,8 @@ class Connection implements PbftConnection {
   #planned = false;
   #timer: Timer | undefined;
   #closed = false;
+  #signed = 0;
+  #signMs = 0;
   readonly #rejects = new Set<(error: Error) => void>();
 
   constructor(options: ConnectPbftOptions) {
@@ -103,7 +105,13 @@ class Connection implements PbftConnection {
       replicas: replicas.length,
       // Above every timestamp of an earlier process of this name, as long as the calendar does not go back.
       timestamp: nodePlatform.wallMs() * 1_000,
-      sign: (bytes) => signer.sign(bytes),
+      sign: (bytes) => {
+        const startedMs = nodePlatform.now();
+        const signature = signer.sign(bytes);
+        this.#signMs += nodePlatform.now() - startedMs;
+        this.#signed++;
+        return signature;
+      },
       ...(options.retryMs === undefined ? {} : { options: { retryMs: options.retryMs } }),
     });
     this.#links = replicas.map(
@@ -129,8 +137,9 @@ class Connection implements PbftConnection {
     throw notSupported("A store with sessions and transactions");
   }
 
-  signatures(): { readonly verified: number; readonly verifyMs: number } {
-    return { verified: this.#verifier.stats.verified, verifyMs: this.#verifier.stats.workerMs };
+  signatures(): { readonly verified: number; readonly verifyMs: number; readonly signed: number; readonly signMs: number } {
+    const { verified, workerMs } = this.#verifier.stats;
+    return { verified, verifyMs: workerMs, signed: this.#signed, signMs: this.#signMs };
   }
 
   async close(): Promise<void> {

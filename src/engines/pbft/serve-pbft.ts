@@ -120,6 +120,7 @@ class PbftHost implements PbftServer {
   #signed = 0;
   #signMs = 0;
   #syncs = 0;
+  #letters = 0;
   address = "";
 
   private constructor(options: ServePbftOptions, self: number, release: () => Promise<void>) {
@@ -163,6 +164,7 @@ class PbftHost implements PbftServer {
       revision: executed,
       sessions: 0,
       syncs: this.#syncs,
+      letters: this.#letters,
       elapsedMs: nodePlatform.now() - this.#startedMs,
       peers: [],
       halted: this.#halted,
@@ -352,6 +354,7 @@ class PbftHost implements PbftServer {
       }
       const frame = this.#encode(letter.message);
       for (const to of letter.to) this.#links.get(to)?.send(frame);
+      this.#letters += letter.to.length;
     }
     this.#waiting = waiting;
   }
