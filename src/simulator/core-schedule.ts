@@ -2,17 +2,25 @@
  * A seed of the core world as a schedule, and a schedule as a run of the core world.
  */
 import { CoreWorld, type CoreWorldReport, drawSetup } from "./core-world.ts";
+import { FaultFilter } from "./fault-filter.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
 import type { RunFloors } from "./run-floors.ts";
 import { type Schedule, scheduleFormat, scheduleVersion } from "./schedule.ts";
 import type { Broken } from "./shrink.ts";
 
 /** What the seed does to a group until it breaks; undefined when it does not. */
-export function scheduleOfSeed(seed: number, protocol: string, floors: RunFloors): Schedule | undefined {
+export function scheduleOfSeed(
+  seed: number,
+  {
+    protocol,
+    floors,
+    filter = new FaultFilter(),
+  }: { readonly protocol: string; readonly floors: RunFloors; readonly filter?: FaultFilter },
+): Schedule | undefined {
   const simulated = protocolOf(protocol);
-  const setup = drawSetup(seed, simulated);
+  const setup = drawSetup(seed, simulated, filter);
   const world = new CoreWorld({ protocol: simulated, setup, dice: seed, records: true });
-  const broken = breaks(world, () => world.run(floors));
+  const broken = breaks(world, () => world.run(floors, filter));
   if (broken === undefined) return undefined;
   return {
     format: scheduleFormat,

@@ -13,6 +13,7 @@ import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
+import { FaultFilter } from "./fault-filter.ts";
 import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
 import { FaultSchedule } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
@@ -124,15 +125,15 @@ export class CoreWorld implements FaultTarget {
   }
 
   /** Faults for at least so many steps and so much virtual time, then peace, in which the group must come together. */
-  run(floors: RunFloors): CoreWorldReport {
+  run(floors: RunFloors, filter = new FaultFilter()): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
     const strike = (event: FaultEvent): void => this.#do(event);
-    const faults = new FaultSchedule({ queue: this.#queue, random: this.#dice.stream("faults"), target: this, strike });
+    const faults = new FaultSchedule({ queue: this.#queue, random: this.#dice.stream("faults"), target: this, strike, filter });
     const load = this.#planLoad("load", (event) => this.#do(event));
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.checker.counts)) {
       this.#queue.step();
-      if (this.#queue.nowMs <= nudgeMs) continue;
+      if (this.#queue.nowMs <= nudgeMs || !filter.allows("pause")) continue;
       // A quiet seed: what is missing is a change of leader.
       nudgeMs = this.#queue.nowMs + 2_000;
       const leader = this.leader();
@@ -566,13 +567,13 @@ function drawRates(
 }
 
 /** The group that a seed stands for. */
-export function drawSetup(seed: number, protocol: SimulatedProtocol<unknown>): Setup {
+export function drawSetup(seed: number, protocol: SimulatedProtocol<unknown>, filter = new FaultFilter()): Setup {
   const random = new Random(seed);
   const voters = protocol.membersOf(random);
   const spares = protocol.hasMembership ? new Operator(new Dice(seed).stream("operator")).spares(voters) : [];
-  const limits = protocol.drawLimits(random, "core");
-  const snapshotEvery = random.pick([5, 40, 1_000_000]);
-  const rateOf = drawRates(random, { voters, drift: protocol.clockDriftMax });
+  const drawn = { limits: protocol.drawLimits(random, "core"), snapshotEvery: random.pick([5, 40, 1_000_000]) };
+  const { limits, snapshotEvery } = filter.allows("tiny-limits") ? drawn : { limits: {}, snapshotEvery: 1_000_000 };
+  const rateOf = drawRates(random, { voters, drift: filter.allows("drift") ? protocol.clockDriftMax : 0 });
   const clocks = [...voters, ...spares].map((name) => [name, { offsetMs: random.between(0, 1e6), rate: rateOf(name) }] as const);
   return { voters, spares, limits, snapshotEvery, clocks: Object.fromEntries(clocks) };
 }

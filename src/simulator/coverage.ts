@@ -29,6 +29,7 @@ const stack = [
   "a member refuses its damaged disk",
   "a damaged disk goes unnoticed, and is right",
   "a member stops on a full or failing disk",
+  "a wiped disk is refused",
   "a hold is lost",
   "a guard refuses",
   "a client sleeps longer than its lease",

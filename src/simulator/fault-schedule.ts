@@ -6,28 +6,12 @@
  * decides is an event with nothing left open but what `dice` throws, so that a run can be written down and replayed.
  */
 import type { EventQueue } from "./event-queue.ts";
+import { diskFaults, FaultFilter, scheduledFaults } from "./fault-filter.ts";
 import type { FaultTarget } from "./fault-player.ts";
 import type { Random } from "./random.ts";
 import type { FaultEvent, LinkPair } from "./schedule.ts";
 
-const kinds = [
-  "crash",
-  "crash-all",
-  "pause",
-  "cut",
-  "one-way",
-  "clog",
-  "swizzle",
-  "isolate",
-  "sever",
-  "partial",
-  "break",
-  "slow-disk",
-  "forsake",
-  "network",
-] as const;
-const diskKinds = ["bit-flip", "misdirect", "disk-full", "fail-writes"] as const;
-export type FaultKind = (typeof kinds)[number] | (typeof diskKinds)[number];
+export type FaultKind = (typeof scheduledFaults)[number] | (typeof diskFaults)[number];
 
 /** A blink, a while, and longer than a lease. */
 const durationsMs = [
@@ -43,6 +27,7 @@ export class FaultSchedule {
   readonly #random: Random;
   readonly #target: FaultTarget;
   readonly #strike: (event: FaultEvent) => void;
+  readonly #filter: FaultFilter;
   readonly #paceMs: number;
   #stopped = false;
 
@@ -51,16 +36,22 @@ export class FaultSchedule {
     readonly random: Random;
     readonly target: FaultTarget;
     readonly strike: (event: FaultEvent) => void;
+    /** Default: everything, as the seed draws. */
+    readonly filter?: FaultFilter;
   }) {
     this.#queue = parts.queue;
     this.#random = parts.random;
     this.#target = parts.target;
     this.#strike = parts.strike;
-    const possible: readonly FaultKind[] = parts.target.damageDisk === undefined ? kinds : [...kinds, ...diskKinds];
-    this.enabled = possible.filter((kind) => kind === "crash" || this.#random.chance(0.6));
+    this.#filter = parts.filter ?? new FaultFilter();
+    const possible: readonly FaultKind[] =
+      parts.target.damageDisk === undefined ? scheduledFaults : [...scheduledFaults, ...diskFaults];
+    const drawn = possible.filter((kind) => kind === "crash" || this.#random.chance(0.6));
+    this.enabled = this.#filter.choose(possible, drawn);
     this.#paceMs = this.#random.between(300, 2_000);
-    this.#strike(this.#network());
-    this.#plan();
+    const network = this.#network();
+    if (this.#filter.allows("network")) this.#strike(network);
+    if (this.enabled.length > 0) this.#plan();
   }
 
   stop(): void {
@@ -78,7 +69,8 @@ export class FaultSchedule {
   #draw(kind: FaultKind): readonly FaultEvent[] {
     const { members } = this.#target;
     const leader = this.#target.leader();
-    const victim = leader !== undefined && this.#random.chance(0.6) ? leader : this.#random.pick(members);
+    const isBiased = leader !== undefined && this.#random.chance(0.6) && this.#filter.allows("leader-bias");
+    const victim = isBiased ? leader : this.#random.pick(members);
     const others = members.filter((member) => member !== victim);
     const other = this.#random.pick(others);
     const [shortest, longest] = this.#random.pick(durationsMs);

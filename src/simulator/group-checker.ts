@@ -6,7 +6,7 @@
  *
  * Agreement, Contiguity, ChosenOnQuorumDisk, PrefixSurvives, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
  * (the machine's only clock never goes back), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
- * there), NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk, IndexOrder and DurableTruth (what a member counts
+ * there), WipedIsUnheard, NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk, IndexOrder and DurableTruth (what a member counts
  * as on its own disk is there as its log has it).
  */
 import { crc32 } from "../base/crc32.ts";
@@ -70,6 +70,8 @@ export interface Checker<M> {
   /** The highest index that any member has delivered. */
   readonly committed: Index;
   onStart(member: MemberId, recovered: Recovered): void;
+  /** Its disk is lost, and with it every promise that it made: from now on nobody may listen to it. */
+  onWiped(member: MemberId): void;
   /** What came out of the start itself. */
   onStarted(member: MemberId, outputs: readonly Output<M>[], probe: Probe): void;
   /** After each step, with what went in and what came out. */
@@ -88,6 +90,7 @@ export class GroupChecker<M> implements Checker<M> {
   protected readonly configuration: Configuration;
   leaseHolders: () => readonly MemberId[] = () => [];
   readonly #sparseSlots: boolean;
+  readonly #wiped = new Set<MemberId>();
   readonly #leaders = new Set<string>();
   /** Who was last told that it leads. */
   readonly #believers = new Set<MemberId>();
@@ -139,6 +142,13 @@ export class GroupChecker<M> implements Checker<M> {
     this.ghosts.set(member, ghost);
   }
 
+  onWiped(member: MemberId): void {
+    this.#wiped.add(member);
+    this.ghosts.delete(member);
+    this.#believers.delete(member);
+    this.afterWipe?.(member);
+  }
+
   onStarted(member: MemberId, outputs: readonly Output<M>[], probe: Probe): void {
     const ghost = this.ghosts.get(member) as Ghost;
     for (const output of outputs) this.#onOutput(member, ghost, output, probe);
@@ -167,6 +177,8 @@ export class GroupChecker<M> implements Checker<M> {
 
   /** A member came back with this; `ghost` is what will be known of it, its predecessor still stands in `ghosts`. */
   protected onRecovered?(member: MemberId, ghost: Ghost, recovered: Recovered): void;
+  /** What was known of this member's promises is no more. */
+  protected afterWipe?(member: MemberId): void;
   /** After the ghost took the entry. */
   protected onPut?(member: MemberId, ghost: Ghost, entry: LogEntry, probe: Probe): void;
   /** Before the ghost drops the entries. */
@@ -219,6 +231,7 @@ export class GroupChecker<M> implements Checker<M> {
         ghost.submitted.set(input.ticket, crc32(input.payload));
         break;
       case "message":
+        must(!this.#wiped.has(input.from), "WipedIsUnheard", () => `${member} listens to ${input.from}, whose disk was lost`);
         this.#onLetter(input.message, probe);
         break;
       case "snapshot-installed":

@@ -11,7 +11,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { replaySchedule, scheduleOfSeed } from "./core-schedule.ts";
 import { branchesOf } from "./coverage.ts";
+import { type FaultChoice, FaultFilter, faultClassHelp, parseFaultClasses } from "./fault-filter.ts";
 import type { CheckerCounts } from "./group-checker.ts";
+import type { RunFloors } from "./run-floors.ts";
 import { formatSchedule, parseSchedule, type Schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
 import { type RunReport, type Simulation, simulations, type WorldName } from "./simulations.ts";
@@ -34,6 +36,7 @@ const usage = `npm run sim -- [options]
   --trace         with --seed: print every event of the members
   --seeds N       how many seeds (default 200)
   --from N        the first of them (default 1)
+${faultClassHelp}
   --steps N       as many seeds as so many steps take, in each world
   --world WHICH   stack, core or both (default both, as far as the protocol has them)
   --jobs N        processes (default: one per core)
@@ -58,6 +61,7 @@ interface Settings {
   readonly cpuSeconds: number;
   /** Violations after which a process stops. */
   readonly failuresMax: number;
+  readonly faults: FaultChoice;
 }
 
 /** Sums of one kind of world over its seeds. */
@@ -147,6 +151,8 @@ function readOptions() {
         replay: { type: "string" },
         protocol: { type: "string", default: "raft" },
         seeds: { type: "string" },
+        faults: { type: "string" },
+        "no-faults": { type: "string" },
         steps: { type: "string" },
         from: { type: "string", default: "1" },
         world: { type: "string", default: "both" },
@@ -183,6 +189,10 @@ function readOptions() {
         seconds: Number(values.seconds),
         cpuSeconds: Number(values["cpu-seconds"]),
         failuresMax: values["until-failure"] ? 1 : 5,
+        faults: {
+          ...(values.faults === undefined ? {} : { only: parseFaultClasses("--faults", values.faults) }),
+          without: parseFaultClasses("--no-faults", values["no-faults"] ?? "none"),
+        },
       };
     };
     const runs =
@@ -257,9 +267,9 @@ async function work(settings: Settings): Promise<void> {
     for (const world of worlds) {
       const startedSeconds = cpuSeconds();
       try {
-        const first = await runSeed(settings.protocol, seed, world);
+        const first = await runSeed(settings, seed, world);
         if (settings.twice) {
-          const second = await runSeed(settings.protocol, seed, world);
+          const second = await runSeed(settings, seed, world);
           if (first.traceHash !== second.traceHash)
             throw new Error(`Determinism: ${first.traceHash} and then ${second.traceHash}`);
         }
@@ -274,21 +284,27 @@ async function work(settings: Settings): Promise<void> {
 }
 
 function runSeed(
-  protocol: string,
+  { protocol, faults }: Settings,
   seed: number,
   world: WorldName,
   onTrace?: (atMs: number, text: string) => void,
 ): Promise<RunReport> {
   const simulation = simulations[protocol] as Simulation;
-  return simulation.run(seed, { world, floors, drain, ...(onTrace === undefined ? {} : { onTrace }) });
+  const filter = new FaultFilter(faults);
+  return simulation.run(seed, { world, floors: floorsFor(filter), drain, filter, ...(onTrace === undefined ? {} : { onTrace }) });
 }
 
-async function replay(seed: number, { protocol, worlds }: Settings, trace: boolean): Promise<number> {
+/** Leaders change for a reason; a run without the reason need not wait for it. */
+function floorsFor(filter: FaultFilter): RunFloors {
+  return filter.allows("pause") ? floors : { ...floors, leaderChangesMin: 0 };
+}
+
+async function replay(seed: number, settings: Settings, trace: boolean): Promise<number> {
   let failed = 0;
-  for (const world of worlds) {
+  for (const world of settings.worlds) {
     try {
       const print = (atMs: number, text: string): void => console.log(`${atMs.toFixed(3).padStart(10)} ${text}`);
-      const result = await runSeed(protocol, seed, world, trace ? print : undefined);
+      const result = await runSeed(settings, seed, world, trace ? print : undefined);
       console.log(
         `seed ${seed}, ${world}: no violation; ${result.steps} steps, ${result.counts.leaderChanges} leaders, trace hash ${result.traceHash}`,
       );
@@ -316,7 +332,8 @@ function replayFile(path: string): number {
 }
 
 function shrinkSeed(seed: number, settings: Settings, path: string): number {
-  const failing = scheduleOfSeed(seed, settings.protocol, floors);
+  const filter = new FaultFilter(settings.faults);
+  const failing = scheduleOfSeed(seed, { protocol: settings.protocol, floors: floorsFor(filter), filter });
   if (failing === undefined) {
     console.log(`seed ${seed}, core: no violation, so there is nothing to shrink`);
     return 0;

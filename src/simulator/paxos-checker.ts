@@ -210,6 +210,10 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
     );
   }
 
+  protected override afterWipe(member: MemberId): void {
+    this.#members.delete(member);
+  }
+
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
     const before = this.#members.get(member);
     const promised = Number(recovered.meta.get("promised") ?? 0);

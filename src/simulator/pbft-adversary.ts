@@ -26,26 +26,8 @@ import type { Pbft } from "../consensus/pbft/pbft.ts";
 import { encodeBatch, encodeStatement } from "../consensus/pbft/statements.ts";
 import { primaryOf } from "../consensus/pbft/view-change.ts";
 import type { EventQueue, ScheduledEvent } from "./event-queue.ts";
+import type { Misdeed } from "./fault-filter.ts";
 import type { Random } from "./random.ts";
-
-/** What a faulty replica may be up to; a run knows some of them, a mood has a few at a time. */
-export const misdeeds = [
-  "silent",
-  "slow-primary",
-  "equivocate",
-  "vote-for-all",
-  "selective",
-  "replay",
-  "mutate",
-  "false-proof",
-  "false-state",
-  "false-reply",
-  "false-checkpoint",
-  "leap",
-  "usurp",
-  "forge",
-] as const;
-export type Misdeed = (typeof misdeeds)[number];
 
 export interface AdversaryParts {
   readonly number: ReplicaNumber;
@@ -55,6 +37,7 @@ export interface AdversaryParts {
   /** One, or two that share the key. */
   readonly makeCore: () => Pbft;
   readonly twin: boolean;
+  /** A run knows some of them, a mood has a few at a time. */
   readonly enabled: readonly Misdeed[];
   /** How long a backup waits for a primary: a slow one stays just below. */
   readonly patienceMs: number;

@@ -25,10 +25,11 @@ import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue, type ScheduledEvent } from "./event-queue.ts";
+import { FaultFilter, misdeeds } from "./fault-filter.ts";
 import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
 import { FaultSchedule } from "./fault-schedule.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
-import { Adversary, misdeeds } from "./pbft-adversary.ts";
+import { Adversary } from "./pbft-adversary.ts";
 import { type DurableReplica, dropCovered, PbftChecker, type PbftCounts } from "./pbft-checker.ts";
 import { Random } from "./random.ts";
 import { SymbolicCrypto } from "./symbolic-crypto.ts";
@@ -103,12 +104,14 @@ export class PbftWorld implements FaultTarget {
   readonly #writer = new ByteWriter();
   readonly #history: RegisterOperation[] = [];
   readonly #limits: Readonly<Record<string, number>>;
+  readonly #filter: FaultFilter;
   #value = 0;
   #stopped = false;
   #trace = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, filter = new FaultFilter()) {
     this.#seed = seed;
+    this.#filter = filter;
     this.#random = new Random(seed);
     const random = this.#random;
     const byzantine = seed % 2 === 1;
@@ -159,6 +162,7 @@ export class PbftWorld implements FaultTarget {
       random: this.#random.fork(),
       target: this,
       strike: (event) => player.play(event),
+      filter: this.#filter,
     });
     for (const client of this.#clients) this.#plan(client);
     if (this.#adversaries.size > 0) this.#planMallory();
@@ -342,8 +346,11 @@ export class PbftWorld implements FaultTarget {
       queue: this.#queue,
       random,
       makeCore: () => this.#makeCore(number, this.#queue.nowMs),
-      twin: random.chance(0.25),
-      enabled: misdeeds.filter(() => random.chance(0.5)),
+      twin: this.#filter.has("twin", random.chance(0.25)),
+      enabled: this.#filter.choose(
+        misdeeds,
+        misdeeds.filter(() => random.chance(0.5)),
+      ),
       patienceMs: this.#options.viewChangeTimeoutMs,
       accomplices,
       signAs: (replica, bytes) => this.#crypto.sign(accomplices.includes(replica) ? replica : number, bytes),

@@ -9,6 +9,8 @@ import type { Datagrams } from "./datagrams.ts";
 import type { EventQueue } from "./event-queue.ts";
 import type { SimulatedProcess } from "./simulated-process.ts";
 
+/** How long a closed connection tries to say so: that of `tcp-transport.ts`. */
+const lingerMs = 200;
 /** How often a blocked frame tries again. */
 const retryMs = 20;
 
@@ -91,6 +93,8 @@ class Stream {
   #dialler: End | undefined;
   #acceptor: End | undefined;
   #broken = false;
+  /** Names of the ends that said goodbye; what they sent before is still on its way. */
+  readonly #closed = new Set<string>();
   /** By the sender's name. Frames of one direction never overtake. */
   readonly #lanes = new Map<string, Lane>();
   readonly #flying = new Map<string, number>();
@@ -117,7 +121,7 @@ class Stream {
     const connection: Connection = {
       remote: other,
       send: (frame) => {
-        if (this.#broken) return;
+        if (this.#broken || this.#closed.has(own)) return;
         const copy = frame.slice();
         this.#flying.set(own, (this.#flying.get(own) ?? 0) + copy.length);
         this.travel(own, other, () => {
@@ -125,12 +129,13 @@ class Stream {
           const receiver = side === "dialler" ? this.#acceptor : this.#dialler;
           const process = side === "dialler" ? this.#to : this.#from;
           process?.run(() => {
-            if (!this.#broken && receiver !== undefined) receiver.handler.onFrame(receiver.connection, copy);
+            if (!this.#broken && !this.#closed.has(other) && receiver !== undefined)
+              receiver.handler.onFrame(receiver.connection, copy);
           });
         });
       },
       bufferedBytes: () => this.#flying.get(own) ?? 0,
-      close: () => this.break(),
+      close: () => this.#close(own, other),
     };
     if (side === "dialler") this.#dialler = { connection, handler };
     else this.#acceptor = { connection, handler };
@@ -151,6 +156,14 @@ class Stream {
   opened(): void {
     if (this.#broken || this.#dialler === undefined) return;
     this.#dialler.handler.onOpen?.(this.#dialler.connection);
+  }
+
+  /** What was sent before arrives first, a refusal for one; where the way is blocked the closing end does not wait for long. */
+  #close(own: string, other: string): void {
+    if (this.#broken || this.#closed.has(own)) return;
+    this.#closed.add(own);
+    this.travel(own, other, () => this.break());
+    this.#queue.schedule(lingerMs, () => this.break());
   }
 
   /** Both ends hear of it, each in its own time. */

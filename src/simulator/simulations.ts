@@ -5,6 +5,7 @@
 import { CacheWorld } from "./cache-world.ts";
 import { CoreWorld, drawSetup } from "./core-world.ts";
 import type { Coverage } from "./coverage.ts";
+import type { FaultFilter } from "./fault-filter.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import { PbftWorld } from "./pbft-world.ts";
 import { protocols, type SimulatedProtocol } from "./protocols.ts";
@@ -25,6 +26,8 @@ export interface RunOptions {
   /** Lets every promise that is ready go on, and returns when none is. */
   readonly drain: () => Promise<void>;
   readonly onTrace?: (atMs: number, text: string) => void;
+  /** Which kinds of fault; only agreement knows any. */
+  readonly filter: FaultFilter;
 }
 
 export interface RunReport {
@@ -86,8 +89,8 @@ async function runServices(seed: number, { drain, onTrace }: RunOptions): Promis
 }
 
 /** A world of its own, because it has liars. Its leader changes are views that correct replicas entered. */
-async function runPbft(seed: number, { floors }: RunOptions): Promise<RunReport> {
-  const world = new PbftWorld(seed);
+async function runPbft(seed: number, { floors, filter }: RunOptions): Promise<RunReport> {
+  const world = new PbftWorld(seed, filter);
   try {
     const { answers, counts, ...report } = world.run(floors);
     return {
@@ -130,13 +133,18 @@ async function runCache(seed: number, { drain, onTrace }: RunOptions): Promise<R
 function crashFaults(protocol: SimulatedProtocol<unknown>): Simulation {
   return {
     worlds: protocol.hasStack ? ["core", "stack"] : ["core"],
-    run: async (seed, { world, floors, drain, onTrace }) => {
+    run: async (seed, { world, floors, drain, filter, onTrace }) => {
       const made =
         world === "core"
-          ? new CoreWorld({ protocol, setup: drawSetup(seed, protocol), dice: seed })
-          : new World(seed, { protocol, drain, ...(onTrace === undefined ? {} : { onTrace }) });
+          ? new CoreWorld({ protocol, setup: drawSetup(seed, protocol, filter), dice: seed })
+          : new World(seed, { protocol, drain, filter, ...(onTrace === undefined ? {} : { onTrace }) });
       try {
-        return { seed, operations: 0, grants: 0, ...(await made.run(floors)) };
+        return {
+          seed,
+          operations: 0,
+          grants: 0,
+          ...(await (made instanceof World ? made.run(floors) : made.run(floors, filter))),
+        };
       } catch (error) {
         if (error instanceof Error) Object.assign(error, { steps: made.steps });
         throw error;

@@ -21,6 +21,7 @@ import type { Coverage } from "./coverage.ts";
 import { Datagrams } from "./datagrams.ts";
 import { Dice } from "./dice.ts";
 import { EventQueue } from "./event-queue.ts";
+import { FaultFilter } from "./fault-filter.ts";
 import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
 import { FaultSchedule } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
@@ -41,6 +42,8 @@ export interface WorldOptions {
   readonly protocol: SimulatedProtocol<unknown>;
   /** Lets every promise that is ready go on, and returns when none is. */
   readonly drain: () => Promise<void>;
+  /** Default: every kind of fault, as the seed draws. */
+  readonly filter?: FaultFilter;
   /** Told of every event that the members emit, for `--trace`. */
   readonly onTrace?: (atMs: number, text: string) => void;
 }
@@ -110,8 +113,11 @@ export class World implements FaultTarget {
   readonly #snapshotEveryBytes: number;
   /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
   readonly #usesDatagrams: boolean;
-  /** The one member whose disk may lie. */
+  /** The one member whose disk may lie, or be lost. */
   #damaged: string | undefined;
+  /** Its disk was lost, and with it its votes. */
+  #wiped: string | undefined;
+  readonly #filter: FaultFilter;
   readonly #clockRates = new Map<string, number>();
   readonly #observations: Observations;
   readonly #truth = new WatchTruth();
@@ -133,11 +139,16 @@ export class World implements FaultTarget {
     this.#observations = new Observations(this.#checker.coverage);
     this.#datagrams = new Datagrams(this.#queue, new Dice(seed));
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
-    this.#protocol = options.protocol.withLimits(options.protocol.drawLimits(this.#random, "stack"));
-    this.#log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
-    this.#snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
+    this.#filter = options.filter ?? new FaultFilter();
+    const limits = options.protocol.drawLimits(this.#random, "stack");
+    const log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
+    const snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
+    const isTiny = this.#filter.allows("tiny-limits");
+    this.#protocol = options.protocol.withLimits(isTiny ? limits : {});
+    this.#log = isTiny ? log : { segmentBytes: 65_536 };
+    this.#snapshotEveryBytes = isTiny ? snapshotEveryBytes : 100_000_000;
     this.#usesDatagrams = this.#random.chance(0.5);
-    const drift = this.#random.chance(0.5) ? options.protocol.clockDriftMax : 0;
+    const drift = this.#filter.has("drift", this.#random.chance(0.5)) ? options.protocol.clockDriftMax : 0;
     const processes = [...this.members, ...Array.from({ length: clientCount }, (_, number) => `client-${number}`)];
     for (const name of processes) this.#clockRates.set(name, 1 + this.#random.between(-drift, drift));
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
@@ -157,12 +168,14 @@ export class World implements FaultTarget {
       random: this.#random.fork(),
       target: this,
       strike: (event) => player.play(event),
+      filter: this.#filter,
     });
     this.#planClientPauses();
+    this.#planWipe();
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.#checker.counts)) {
       await this.#step();
-      if (this.#queue.nowMs > nudgeMs) {
+      if (this.#queue.nowMs > nudgeMs && this.#filter.allows("pause")) {
         // A quiet seed: what is missing is a change of leader.
         nudgeMs = this.#queue.nowMs + 2_000;
         const leader = this.leader();
@@ -264,23 +277,54 @@ export class World implements FaultTarget {
     }
   }
 
+  /**
+   * In some runs a member loses its disk for good, and an operator starts it again on an empty one. It has forgotten its
+   * votes: the others must refuse it for ever. Letters as datagrams do without the greeting in which they tell.
+   */
+  #planWipe(): void {
+    // Dice of its own: what else happens to the seed stays as it was before there were wipes.
+    const random = new Random(~this.#seed);
+    if (this.#usesDatagrams || !this.#filter.has("wipe", random.chance(0.3))) return;
+    const attempt = (): void => {
+      if (this.#stopped || this.#damaged !== undefined) return;
+      const haveMet = [...this.#nodes.values()].every(({ member }) => (member?.replica.status().lastIndex ?? 0) > 0);
+      if (!haveMet) {
+        this.#queue.schedule(random.between(100, 1_000), attempt);
+        return;
+      }
+      const name = random.pick(this.members);
+      this.#damaged = name;
+      this.#wiped = name;
+      if (this.isUp(name)) this.crash(name);
+      const node = this.#node(name);
+      node.disk = this.#makeDisk(random.fork());
+      this.#checker.onWiped(name);
+      this.#queue.schedule(random.between(1, 500), () => {
+        if (!this.isUp(name)) this.restart(name);
+      });
+    };
+    this.#queue.schedule(random.between(2_000, 15_000), attempt);
+  }
+
   // ------------------------------------------------------------------------------------------------ members
 
   #makeNode(name: string): Node {
-    const random = this.#random.fork();
-    const disk = new SimulatedDisk({
-      randomUint32: () => random.uint32(),
-      schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback),
-    });
     return {
       name,
-      disk,
+      disk: this.#makeDisk(this.#random.fork()),
       process: this.#makeProcess(name),
       member: undefined,
       isUp: false,
       isRetired: false,
       stopsForMs: undefined,
     };
+  }
+
+  #makeDisk(random: Random): SimulatedDisk {
+    return new SimulatedDisk({
+      randomUint32: () => random.uint32(),
+      schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback),
+    });
   }
 
   #makeProcess(name: string): SimulatedProcess {
@@ -334,6 +378,10 @@ export class World implements FaultTarget {
     } else if (this.#damaged === node.name && (hasCode(error, "LOG_CORRUPT") || hasCode(error, "SNAPSHOT_CORRUPT"))) {
       node.isRetired = true;
       this.#checker.coverage.hit("a member refuses its damaged disk");
+      this.crash(node.name);
+    } else if (this.#wiped === node.name && hasCode(error, "MEMBER_WIPED")) {
+      node.isRetired = true;
+      this.#checker.coverage.hit("a wiped disk is refused");
       this.crash(node.name);
     } else if (node.stopsForMs !== undefined && (hasCode(error, "DISK_FULL") || hasCode(error, "DISK_FAILED"))) {
       const { process } = node;
@@ -408,6 +456,7 @@ export class World implements FaultTarget {
   /** Clients sleep too: a holder that slept through its lease must know it in its next line. */
   #planClientPauses(): void {
     const random = this.#random.fork();
+    if (!this.#filter.allows("client-pause")) return;
     const plan = (): void => {
       this.#queue.schedule(random.between(500, 6_000), () => {
         if (this.#stopped) return;

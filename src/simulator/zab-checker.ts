@@ -106,6 +106,10 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
     }
   }
 
+  protected override afterWipe(member: MemberId): void {
+    this.#members.delete(member);
+  }
+
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
     const before = this.#members.get(member);
     const own: ZabGhost = {
