@@ -104,6 +104,13 @@ export class EtcdSessions implements SessionHost {
     for (const { session } of this.#kept.values()) session.onLeader();
   }
 
+  /** etcd knows no such lease. Of several it does not say which one: their next keep-alives will. */
+  onGone(sessions: readonly number[]): void {
+    const [only] = sessions;
+    if (sessions.length === 1) this.#kept.get(String(only))?.session.expire();
+    else for (const session of sessions) this.#kept.get(String(session))?.session.onLeader();
+  }
+
   async end(session: ClientSession): Promise<void> {
     await this.#revoke(session.number);
   }

@@ -4,7 +4,7 @@
 import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { Platform } from "../../base/ports.ts";
 import type { Caps } from "../../store/caps.ts";
-import { checkTtl, isReadOnly, type ResolvedTxn } from "../../store/command.ts";
+import { checkTtl, isReadOnly, type ResolvedTxn, type SessionNumber } from "../../store/command.ts";
 import { namespacePrefix, wholeRange } from "../../store/key.ts";
 import { resolveTxn } from "../../store/resolve.ts";
 import type {
@@ -60,7 +60,14 @@ export class EtcdStore implements Store {
   async txn(txn: Txn, options: CallOptions = {}): Promise<TxnResult> {
     options.signal?.throwIfAborted();
     if (txn.claim !== undefined) throw conclaveError("UNSUPPORTED", "etcd keeps no claims.");
-    return runTxn(this.#parts, resolveTxn(this.namespace, txn, this.caps.limits), options);
+    const resolved = resolveTxn(this.namespace, txn, this.caps.limits);
+    try {
+      return await runTxn(this.#parts, resolved, options);
+    } catch (error) {
+      // After the caller has heard why: then it knows a session that is over from a wait that is.
+      if (hasCode(error, "SESSION_EXPIRED")) this.platform.defer(() => this.#parts.sessions.onGone(sessionsIn(resolved)));
+      throw error;
+    }
   }
 
   async session(options: SessionOptions = {}): Promise<Session> {
@@ -82,6 +89,11 @@ export class EtcdStore implements Store {
     checkTtl(ttlMs, this.caps.limits);
     return ttlMs;
   }
+}
+
+function sessionsIn({ then, else: otherwise }: ResolvedTxn): readonly SessionNumber[] {
+  const named = [...then, ...otherwise].flatMap((op) => (op.kind === "put" && op.session !== null ? [op.session] : []));
+  return [...new Set(named)];
 }
 
 /** A reading is asked again as long as there is time; what may write is the caller's to repeat. */

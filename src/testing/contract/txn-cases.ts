@@ -390,6 +390,20 @@ export const txnCases: readonly ContractCase[] = [
     },
   },
   {
+    name: "of two txns that each falsify the other's condition exactly one happens",
+    async run(bed) {
+      for (let round = 0; round < 20; round++) {
+        const store = bed.store();
+        await store.txn({ then: [op.put("start", "1")] });
+        const attempt = async (absent: string, put: string): Promise<boolean> =>
+          (await store.txn({ if: [when.absent(absent)], then: [op.put(put, "1")] })).succeeded;
+        const outcomes = await bed.soon(Promise.all([attempt("a", "b"), attempt("b", "a")]), "both answers");
+        equal(outcomes.sort(), [false, true], "the outcomes");
+        equal((await keysOf(store)).length, 2, "the number of keys");
+      }
+    },
+  },
+  {
     name: "concurrent compare-and-sets lose no increment, and each add answers with a sum of its own",
     async run(bed) {
       const values = new KeyValue(bed.store());
