@@ -12,6 +12,7 @@ want etcd etcd-server
 want memcached memcached
 want pgbouncer pgbouncer
 want java default-jre-headless
+want mvn maven
 want zkServer.sh zookeeper /usr/share/java/zookeeper.jar
 want ip iproute2
 [ ${#missing[@]} -eq 0 ] && exit 0

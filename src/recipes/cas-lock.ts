@@ -90,12 +90,17 @@ export class CasLock {
     const link = linkSignal(signal);
     const claim = this.#newClaim(meta);
     let pauseMs = pollMsMin;
+    let trouble: unknown;
     try {
       for (;;) {
-        const hold = await this.#attempt(claim, link.signal);
+        const hold = await this.#attempt(claim, link.signal).catch((error: unknown) => {
+          if (link.signal.aborted || !(error instanceof ConclaveError) || !error.retryable) throw error;
+          trouble = error;
+          return null;
+        });
         if (hold !== null) return hold;
         const waitedMs = this.#platform.now() - startMs;
-        if (waitedMs >= waitMs) throw this.#timeout(waitedMs);
+        if (waitedMs >= waitMs) throw this.#timeout(waitedMs, trouble);
         // Half is drawn, so that those who failed together do not come back together.
         const drawnMs = pauseMs * (0.5 + this.#platform.randomUint32() / 2 ** 33);
         await sleep({ platform: this.#platform, timeoutMs: Math.min(drawnMs, waitMs - waitedMs), signal: link.signal });
@@ -134,18 +139,19 @@ export class CasLock {
   async #attempt(claim: Claim, signal: AbortSignal | undefined): Promise<CasHold | null> {
     const timeoutMs = Math.max(1_000, this.ttlMs / 3);
     const call: CallOptions = signal === undefined ? { timeoutMs } : { timeoutMs, signal };
-    // Nothing seen yet: hope that it is free. One set tells, either way.
-    let expected: Revision | null = null;
-    const observed = this.#observed;
-    if (claim.isInDoubt || observed !== undefined) {
-      const entry = await this.#store.get(claimKey, call);
-      // Mine from an attempt that nobody answered is set anew: it counts from this attempt then.
-      const isMine = entry !== null && holderOf(entry).owner === claim.owner;
-      if (entry !== null && !isMine && !this.#isSilent(entry)) return null;
-      expected = entry?.revision ?? null;
-    }
-    claim.sentMs = this.#platform.now();
+    let isSetSent = false;
     try {
+      // Nothing seen yet: hope that it is free. One set tells, either way.
+      let expected: Revision | null = null;
+      if (claim.isInDoubt || this.#observed !== undefined) {
+        const entry = await this.#store.get(claimKey, call);
+        // Mine from an attempt that nobody answered is set anew: it counts from this attempt then.
+        const isMine = entry !== null && holderOf(entry).owner === claim.owner;
+        if (entry !== null && !isMine && !this.#isSilent(entry)) return null;
+        expected = entry?.revision ?? null;
+      }
+      claim.sentMs = this.#platform.now();
+      isSetSent = true;
       const change = { key: claimKey, expected, value: claim.value };
       const { applied, current } = await this.#store.compareAndSet(change, call);
       if (applied && current !== null) return this.#granted(claim, current.revision);
@@ -153,9 +159,8 @@ export class CasLock {
       return null;
     } catch (error) {
       // A claim that may have been set and is not wanted ends by being silent: nobody renews it.
-      if (signal?.aborted || !(error instanceof ConclaveError) || !error.retryable) throw error;
-      claim.isInDoubt ||= !error.definite;
-      return null;
+      claim.isInDoubt ||= isSetSent && !(error instanceof ConclaveError && error.definite);
+      throw error;
     }
   }
 
@@ -183,8 +188,10 @@ export class CasLock {
     return { owner, value, sentMs: 0, isInDoubt: false };
   }
 
-  #timeout(waitedMs: number): ConclaveError {
-    return conclaveError("LOCK_TIMEOUT", `${this.#parts.title} was still held after ${Math.round(waitedMs)} ms.`);
+  /** `trouble`: what the store said last, where it did not answer. */
+  #timeout(waitedMs: number, trouble: unknown): ConclaveError {
+    const details = trouble === undefined ? {} : { cause: trouble };
+    return conclaveError("LOCK_TIMEOUT", `${this.#parts.title} was not free within ${Math.round(waitedMs)} ms.`, details);
   }
 }
 
