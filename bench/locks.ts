@@ -4,36 +4,41 @@
  *   uncontended   acquire and release, one at a time and 64 at once on 64 names
  *   contended     8 contenders with 1 ms of work: from a release to the next holder
  *   waiting       20 waiters behind a hold of 2 s: commands that the server saw meanwhile, time to serve them all, order
+ *   cluster       the embedded engine, three members as processes with synced logs, beside etcd3 on three nodes of etcd
  *   loss          how long after a loss the holder's own check or signal says so
  *
  * Sketch: a loopback trip with two event loops is 40-60 us; SET NX and a deleting EVAL are two of them. Our scripts add
  * some 15 us of Lua to each. A hand-off is a release, a push and one look: two trips.
  *
- *   npm run bench -- locks [--rounds 3] [--only uncontended,contended,waiting,loss] [--no-peers]
+ *   npm run bench -- locks [--rounds 3] [--only uncontended,contended,waiting,loss,cluster] [--no-peers]
  */
 import { parseArgs } from "node:util";
 import { type Conclave, connect } from "../src/index.ts";
 import { type RedisServer, startRedis } from "../test/servers/redis.ts";
+import { startCluster } from "./cluster.ts";
 import { type Figure, median, percentile, rounded, spread, writeFigures } from "./figures.ts";
-import { installLockPeers, type LockPeer, lockPeers } from "./peers/locks.ts";
+import { etcdPeer, installLockPeers, type LockPeer, lockPeers } from "./peers/locks.ts";
 
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
-    only: { type: "string", default: "uncontended,contended,waiting,loss" },
+    only: { type: "string", default: "uncontended,contended,waiting,loss,cluster" },
     "no-peers": { type: "boolean", default: false },
   },
 });
 const rounds = Number(values.rounds);
 const cases = values.only.split(",");
 const patienceMs = 15_000;
+/** The slowest that came to an end at all needed a tenth of it. */
+const stuckMs = 20_000;
 const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const servers = new Map<number, RedisServer>();
 const figures: Figure[] = [];
 /** Those that did not come to an end: what they still do would count against the others. */
 const stuck = new Set<string>();
-let contestants = [await ourselves(await server())];
+const first = await server();
+let contestants = [await ourselves({ url: `${first.url}?quarantineMs=-1`, port: first.port })];
 if (!values["no-peers"] && installLockPeers()) {
   contestants.push(...(await lockPeers(async () => (await server()).port)));
 }
@@ -42,6 +47,7 @@ try {
   if (cases.includes("contended")) await contended();
   if (cases.includes("waiting")) await waiting();
   if (cases.includes("loss")) await loss();
+  if (cases.includes("cluster")) await cluster();
   if (figures.length > 0) writeFigures("locks", figures);
 } finally {
   for (const contestant of contestants) await contestant.close().catch(() => undefined);
@@ -70,14 +76,14 @@ async function giveUp(peer: LockPeer): Promise<void> {
   await Promise.race([peer.close().catch(() => undefined), pass(2_000)]);
 }
 
-async function ourselves(redis: RedisServer): Promise<LockPeer> {
-  const conclave: Conclave = await connect(`redis://127.0.0.1:${redis.port}?quarantineMs=-1`);
+async function ourselves({ url, port = 0 }: { readonly url: string; readonly port?: number }): Promise<LockPeer> {
+  const conclave: Conclave = await connect(url);
   const take = async (name: string, ttlMs: number, waitMs: number) => conclave.lock(name, { ttlMs }).acquire({ waitMs });
   return {
     name: "conclave",
     version: "this commit",
     checksOwner: true,
-    port: redis.port,
+    port,
     acquire: (name, { ttlMs, waitMs }) => take(name, ttlMs, waitMs),
     async hold(name, { ttlMs, onLost }) {
       const hold = await take(name, ttlMs, 60_000);
@@ -158,8 +164,8 @@ async function handOffs(
     }
   };
   const all = Promise.all(Array.from({ length: contenders }, work)).then(() => true);
-  const isDone = await Promise.race([all.catch(() => false), pass(60_000).then(() => false)]);
-  if (!isDone) console.log(`  ${peer.name}: the contenders were not through after 60 s`);
+  const isDone = await Promise.race([all.catch(() => false), pass(stuckMs).then(() => false)]);
+  if (!isDone) console.log(`  ${peer.name}: the contenders were not through after ${stuckMs} ms`);
   return isDone ? gaps : undefined;
 }
 
@@ -208,10 +214,10 @@ async function queueBehind(
       () => true,
       () => false,
     ),
-    pass(30_000).then(() => false),
+    pass(stuckMs).then(() => false),
   ]);
   if (!isDone) {
-    console.log(`  ${peer.name}: ${served.length} of ${count} waiters were served within 30 s`);
+    console.log(`  ${peer.name}: ${served.length} of ${count} waiters were served within ${stuckMs} ms`);
     return undefined;
   }
   const inversions = served.filter((each, at) => at > 0 && each < (served[at - 1] as number)).length;
@@ -293,10 +299,42 @@ async function learned(
   return at === undefined ? Number.POSITIVE_INFINITY : at - sinceMs;
 }
 
-function report(label: string, measured: ReadonlyMap<string, readonly number[]>, unit: string): void {
+/** Both keep a majority's disks in step with every lock; nobody else in this run does. */
+async function cluster(): Promise<void> {
+  const ours = await startCluster();
+  const etcd = await etcdPeer();
+  try {
+    const conclave = await ourselves({ url: ours.url });
+    const pair = etcd === undefined ? [conclave] : [conclave, etcd];
+    for (const [label, count, together] of [
+      ["three members on disk: uncontended, one at a time", 300, 1],
+      ["three members on disk: uncontended, 64 at once", 4_000, 64],
+    ] as const) {
+      const measured = new Map<string, number[]>();
+      for (let round = -1; round < rounds; round++) {
+        for (const peer of pair) {
+          const us = await cycles(peer, { count: round < 0 ? count / 4 : count, together });
+          if (round >= 0) measured.set(peer.name, [...(measured.get(peer.name) ?? []), us]);
+        }
+      }
+      report(label, measured, "us", pair);
+    }
+    await conclave.close();
+  } finally {
+    await etcd?.close();
+    await ours.stop();
+  }
+}
+
+function report(
+  label: string,
+  measured: ReadonlyMap<string, readonly number[]>,
+  unit: string,
+  among: readonly LockPeer[] = contestants,
+): void {
   console.log(`\n${label}`);
   const ours = measured.get("conclave");
-  for (const peer of contestants) {
+  for (const peer of among) {
     const found = measured.get(peer.name);
     if (found === undefined) continue;
     const [low, high] = spread(found);

@@ -7,6 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { EtcdCluster } from "./etcd-cluster.ts";
 
 export interface PeerHold {
   release(): Promise<unknown>;
@@ -32,7 +33,7 @@ const require = createRequire(join(folder, "package.json"));
 
 /** Installs once. Answers false when the registry does not answer. */
 export function installLockPeers(): boolean {
-  if (existsSync(join(folder, "node_modules/ioredis"))) return true;
+  if (existsSync(join(folder, "node_modules/etcd3"))) return true;
   const args = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"];
   return spawnSync("npm", args, { cwd: folder, stdio: "inherit" }).status === 0;
 }
@@ -212,6 +213,41 @@ function redisson(port: number): LockPeer {
       return { release: () => lock.unlock() };
     },
     close: () => factory.quit(),
+  };
+}
+
+/** etcd3 on three nodes; undefined where etcd or the package is missing. It has no waiting: who is refused tries again. */
+export async function etcdPeer(): Promise<LockPeer | undefined> {
+  const etcdPath = spawnSync("which", ["etcd"], { encoding: "utf8" }).stdout.trim();
+  if (etcdPath === "" || !installLockPeers()) {
+    console.log("left out: etcd3: etcd is not installed (Debian: apt-get install etcd-server)");
+    return undefined;
+  }
+  const cluster = await EtcdCluster.start({ etcdPath });
+  const { endpoint, version } = await cluster.leader();
+  const { Etcd3 } = require("etcd3");
+  const client = new Etcd3({ hosts: endpoint });
+  return {
+    name: "etcd3",
+    version: `${versionOf("etcd3")} on etcd ${version}`,
+    checksOwner: true,
+    async acquire(name, { ttlMs, waitMs }) {
+      const untilMs = performance.now() + waitMs;
+      for (;;) {
+        const lock = client.lock(name).ttl(Math.ceil(ttlMs / 1_000));
+        try {
+          await lock.acquire();
+          return { release: () => lock.release() };
+        } catch (error) {
+          if (performance.now() > untilMs) throw error;
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+      }
+    },
+    async close() {
+      client.close();
+      await cluster.stop();
+    },
   };
 }
 

@@ -286,6 +286,118 @@ export const lockCases: readonly ContractCase[] = [
     },
   },
   {
+    name: "clients with the engine's own way and clients that only use txns share one lock, in one order, with rising tokens",
+    async run(bed) {
+      const name = bed.name();
+      const tokens: number[] = [];
+      let inside = 0;
+      const work = async (hold: Hold): Promise<void> => {
+        isTrue(++inside === 1, "nobody else is inside");
+        tokens.push(hold.token);
+        await bed.pass(1);
+        inside--;
+      };
+      const generic = [bed.process(), bed.process()];
+      const tasks = Array.from({ length: 24 }, (_, index) =>
+        index % 2 === 0
+          ? createLock(bed.engine, name).run(work)
+          : lockOf(generic[(index >> 1) % 2] as TestProcess, name).run(work),
+      );
+      await bed.soon(Promise.all(tasks), "every task had its turn", 60_000);
+      equal(tokens.length, 24, "the grants");
+      isRising(tokens, "the tokens in the order of grants");
+      await queued(bed, name, 0);
+    },
+  },
+  {
+    name: "barging contenders have it one at a time, with tokens that rise in the order of grants, and overtake nobody in the queue",
+    async run(bed) {
+      const name = bed.name();
+      const tokens: number[] = [];
+      const served: string[] = [];
+      let inside = 0;
+      const work = (who: string) => async (hold: Hold) => {
+        isTrue(++inside === 1, "nobody else is inside");
+        tokens.push(hold.token);
+        served.push(who);
+        await bed.pass(1);
+        inside--;
+      };
+      const barging = { fairness: "barging", ttlMs: Math.max(bed.caps.limits.ttlMsMin, 3_000) } as const;
+      const holder = await lockOf(bed.process(), name).acquire();
+      const bargers = Array.from({ length: 6 }, () => lockOf(bed.process(), name, barging).run(work("barging")));
+      const waiting = lockOf(bed.process(), name).run(work("in the queue"));
+      await queued(bed, name, 2);
+      await holder.release();
+      await bed.soon(Promise.all([...bargers, waiting]), "every contender had its turn", 60_000);
+      equal(served[0], "in the queue", "the first one served");
+      isRising(tokens, "the tokens in the order of grants");
+    },
+  },
+  {
+    name: "a lock-delay holds the next one up after a session that ended, and not after a release",
+    async run(bed) {
+      const name = bed.name();
+      const options = { lockDelayMs: 400 };
+      const first = bed.process();
+      await (await lockOf(first, name, options).acquire()).release();
+      const before = bed.platform.now();
+      await lockOf(first, name, options).acquire();
+      const waiting = lockOf(bed.process(), name, options).acquire();
+      await queued(bed, name, 2);
+      const endedAt = bed.platform.now();
+      isTrue(endedAt - before < 10_000, "a release holds nobody up");
+      await first.end();
+      await bed.soon(waiting, "the next holder");
+      isTrue(bed.platform.now() - endedAt >= 400, "the next holder waited for the delay");
+    },
+  },
+  {
+    name: "an hour's jump of the client's wall clock, there and back, changes nothing",
+    async run(bed) {
+      const name = bed.name();
+      const ttlMs = Math.max(bed.caps.limits.ttlMsMin, 1_500);
+      const platform = bed.platform as { wallMs(): number };
+      const wallMs = platform.wallMs;
+      const hold = await lockOf(bed.process(), name, { ttlMs }).acquire();
+      const signal = hold.signal;
+      let isServed = false;
+      const waiting = lockOf(bed.process(), name, { ttlMs })
+        .acquire()
+        .then((next) => {
+          isServed = true;
+          return next;
+        });
+      try {
+        for (const jumpMs of [3_600_000, -3_600_000]) {
+          platform.wallMs = () => wallMs.call(platform) + jumpMs;
+          await bed.pass(ttlMs);
+          isTrue(hold.held && !signal.aborted && !isServed, "the hold goes on, and the waiter waits");
+        }
+        await hold.release();
+        const next = await bed.soon(waiting, "the waiter is served");
+        isTrue(next.held && next.token > hold.token, "by a higher token");
+      } finally {
+        platform.wallMs = wallMs;
+      }
+    },
+  },
+  {
+    name: "who takes a lock away says why, first: `revoked` tells the holder, and then the hold is lost",
+    async run(bed) {
+      const name = bed.name();
+      const hold = await lockOf(bed.process(), name).acquire();
+      const [revoked, lost] = [hold.revoked, hold.signal];
+      await bed.pass(50);
+      const taken = await createLock(bed.engine, name).break("it is stuck");
+      isTrue(taken !== null, "there was a holder to take it from");
+      await bed.until(() => revoked.aborted && lost.aborted, "the holder hears of both");
+      isTrue(String((revoked.reason as Error).message).includes("it is stuck"), "the reason is told");
+      await rejects(async () => hold.assertHeld(), "LOCK_LOST", "a look at the broken hold");
+      isTrue((await lockOf(bed.process(), name).tryAcquire())?.held === true, "the lock is free");
+    },
+  },
+  {
     name: "a TTL that the engine does not take is refused by name",
     async run(bed) {
       for (const ttlMs of [-1, bed.caps.limits.ttlMsMin - 1, bed.caps.limits.ttlMsMax + 1]) {
