@@ -45,7 +45,7 @@ export class Call implements Framed {
   readonly startedMs: number;
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
+  unfollow: (() => void) | undefined;
   /** Whether its answer holds values, which must be copied out of the frame. */
   readonly hasValues: boolean;
   /** As it was first sent; later copies are taken from `message`. */
@@ -80,7 +80,7 @@ export class Call implements Framed {
     this.startedMs = times.nowMs;
     this.deadlineMs = times.nowMs + times.timeoutMs;
     this.signal = request.signal;
-    this.onAbort = undefined;
+    this.unfollow = undefined;
     this.hasValues = request.txn !== undefined && answersValues(request.txn);
     this.resolve = promise.resolve;
     this.reject = promise.reject;

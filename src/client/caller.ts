@@ -11,6 +11,7 @@
 import { ByteReader } from "../base/byte-codec.ts";
 import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
+import { onAbort } from "../base/link-signal.ts";
 import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import { decodeCommand, type ResolvedOp, type ResolvedTxn } from "../store/command.ts";
 import { type Outcome, readOutcome } from "../store/outcome.ts";
@@ -214,8 +215,7 @@ export class Caller {
     if (call.deadlineMs < this.#sweepAtMs) this.#sweepAt(call.deadlineMs, nowMs);
     const { signal } = call;
     if (signal === undefined) return;
-    call.onAbort = () => this.#fail(call, signal.reason);
-    signal.addEventListener("abort", call.onAbort, { once: true });
+    call.unfollow = onAbort(signal, () => this.#fail(call, signal.reason));
   }
 
   #queueOf(call: Call): CallQueue {
@@ -405,7 +405,7 @@ export class Caller {
     call.isSettled = true;
     if (call.requestId > 0 && this.#open.get(call.requestId) === call) this.#leaveFlight(call);
     else this.#queueOf(call).onSettled();
-    if (call.onAbort !== undefined) call.signal?.removeEventListener("abort", call.onAbort);
+    call.unfollow?.();
     this.#options.processHold.release();
   }
 

@@ -8,7 +8,7 @@
  * Nothing is durable and nobody agrees with anybody. For tests of recipes and of programs that use them.
  */
 import { conclaveError } from "../base/errors.ts";
-import { raceSignal } from "../base/link-signal.ts";
+import { onAbort, raceSignal } from "../base/link-signal.ts";
 import type { Platform } from "../base/ports.ts";
 import { type Caps, embeddedLimits, type Limits } from "../store/caps.ts";
 import { checkTtl } from "../store/command.ts";
@@ -213,17 +213,17 @@ export class LocalEngine implements Engine {
     return new Promise((resolve, reject) => {
       const end = (settle: () => void): void => {
         timer.cancel();
-        signal?.removeEventListener("abort", onAbort);
+        unfollow();
         this.#waiting.delete(onClosed);
         settle();
       };
-      const onAbort = (): void => end(() => reject(signal?.reason));
+      let unfollow = (): void => undefined;
       const onClosed = (): void => end(() => reject(closed()));
       const onTimeout = (): void => end(() => reject(conclaveError("TIMEOUT", `No answer within ${timeoutMs} ms.`)));
       const timer = this.platform.setTimer(timeoutMs, onTimeout, { ref: true });
       if (this.#isClosed) return onClosed();
-      if (signal?.aborted) return onAbort();
-      signal?.addEventListener("abort", onAbort, { once: true });
+      if (signal?.aborted) return end(() => reject(signal.reason));
+      if (signal !== undefined) unfollow = onAbort(signal, () => end(() => reject(signal.reason)));
       this.#waiting.add(onClosed);
       this.#trip(act).then((outcome) => end(() => resolve(outcome)), reject);
     });
