@@ -16,7 +16,7 @@ import type { Compare, Revision } from "../store/store.ts";
 import { sleep } from "./bell.ts";
 import type { LockDelay } from "./lock-delay.ts";
 import type { Place } from "./place-claim.ts";
-import { type Revocations, whenAskedToYield } from "./revocation.ts";
+import { lastRequestTo, type Revocations, whenAskedToYield } from "./revocation.ts";
 
 export interface HoldOptions {
   readonly place: Place;
@@ -201,7 +201,10 @@ export class Hold implements AsyncDisposable {
 
   async #listen(revocation: AbortController): Promise<void> {
     const { place, revocations, title } = this.#options;
-    const reason = await whenAskedToYield(revocations(), place.key, this.#over.signal);
+    // A hold that was taken away may learn of the loss before the reason, which was written first: it is there to be read.
+    const reason =
+      (await whenAskedToYield(revocations(), place.key, this.#over.signal)) ??
+      (this.#state.kind === "lost" ? await lastRequestTo(revocations(), place.key) : null);
     if (reason !== null) revocation.abort(conclaveError("YIELD_ASKED", `${title}: the holder is asked to yield: ${reason}`));
   }
 

@@ -20,6 +20,7 @@ export interface YieldRequest {
 export type Revocations = () => Store;
 
 const requestKey = "request";
+const lastWordMs = 2_000;
 
 /** Where the requests to the holders of this store's queue lie. */
 export function revocationsOf(engine: StoreSource, queue: Store): Revocations {
@@ -49,6 +50,16 @@ export async function whenAskedToYield(revocations: Store, place: string, signal
   } catch (error) {
     if (signal.aborted) return null;
     throw error;
+  }
+}
+
+/** What was last said to this place; null: nothing, or no answer. */
+export async function lastRequestTo(revocations: Store, place: string): Promise<string | null> {
+  try {
+    const { request } = await read(revocations, { timeoutMs: lastWordMs });
+    return request?.place === place ? request.reason : null;
+  } catch {
+    return null;
   }
 }
 

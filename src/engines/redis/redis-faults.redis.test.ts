@@ -276,7 +276,7 @@ test.skipIf(isMissing)(
     const primary = await ownServer();
     const engine = await engineOn(primary.url, { quarantineMs: -1, wait: 1 });
     const store = engine.store(name());
-    const error = await store.txn({ then: [op.put("a", "1")] }, { timeoutMs: 400 }).catch((caught: unknown) => caught);
+    const error = await store.txn({ then: [op.put("a", "1")] }, { timeoutMs: 2_000 }).catch((caught: unknown) => caught);
     expect(hasCode(error, "REPLICAS_MISSING") && !error.definite).toBe(true);
     const replica = await ownServer({ args: ["--replicaof", "127.0.0.1", String(primary.port)] });
     await until(
