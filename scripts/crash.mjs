@@ -9,5 +9,7 @@ const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-
 });
 if (built.status !== 0 || !existsSync(`${out}/test/crash/main.js`)) process.exit(1);
 writeFileSync(`${out}/package.json`, '{ "type": "module" }');
-const { status } = spawnSync(process.execPath, [`${out}/test/crash/main.js`, ...process.argv.slice(2)], { stdio: "inherit" });
+// `--only tcc,saga,outbox`: services, sagas and outboxes; without it the two-phase commit.
+const entry = process.argv.includes("--only") ? "services-main" : "main";
+const { status } = spawnSync(process.execPath, [`${out}/test/crash/${entry}.js`, ...process.argv.slice(2)], { stdio: "inherit" });
 process.exit(status ?? 1);

@@ -17,7 +17,9 @@ import {
 import { volatileWords } from "../coordinator/options.ts";
 import type { Participant } from "../coordinator/participant.ts";
 import { transactionsNamespace } from "../coordinator/records.ts";
+import { listSagas, type SagaView } from "../coordinator/saga-operations.ts";
 import { audit } from "../transactions/audit.ts";
+import { type HttpResource, http } from "../transactions/http.ts";
 import { transactions } from "../transactions/manager.ts";
 import { mariadb } from "../transactions/mariadb.ts";
 import { postgres } from "../transactions/postgres.ts";
@@ -47,8 +49,8 @@ export function addTxCommand(program: Command): void {
     .addHelpText(
       "after",
       `
-Databases are named as the program names them: --resource orders=postgres://...
---resource wallet=mysql://..., or CONCLAVE_TX_RESOURCES with a space between.`,
+Databases and services are named as the program names them: --resource orders=postgres://...
+--resource wallet=mysql://... --resource payment=http://payment:8080/tx, or CONCLAVE_TX_RESOURCES with a space between.`,
     );
   addLs(tx);
   addShow(tx);
@@ -62,7 +64,7 @@ Databases are named as the program names them: --resource orders=postgres://...
 function addTxFlags(command: Command): Command {
   return addStoreFlags(
     command.addOption(
-      new Option("--resource <name=url>", "a database; again for each")
+      new Option("--resource <name=url>", "a database or service; again for each")
         .env("CONCLAVE_TX_RESOURCES")
         .argParser((text: string, earlier: readonly string[] | undefined) => [
           ...(earlier ?? []),
@@ -83,18 +85,24 @@ function addLs(tx: Command): void {
   )
     .option("--in-doubt", "only what is prepared without a decision", false)
     .option("--heuristic", "only what ended otherwise than decided", false)
-    .action((flags: TxFlags & { readonly inDoubt: boolean; readonly heuristic: boolean }) =>
-      withOpened(flags, async (context) => {
+    .option("--sagas", "only sagas; needs no --resource", false)
+    .action((flags: TxFlags & { readonly inDoubt: boolean; readonly heuristic: boolean; readonly sagas: boolean }) => {
+      const isAll = !flags.inDoubt && !flags.heuristic;
+      if (flags.sagas)
+        return withConclave(flags, async ({ engine }) => printSagas(flags, await listSagas(engine.store(transactionsNamespace))));
+      return withOpened(flags, async (context) => {
         const { rows, unreachable } = await listTransactions(context);
+        const sagas = isAll ? await listSagas(context.store) : [];
         const shown = rows.filter(
           ({ state }) => (!flags.inDoubt || state === "in-doubt") && (!flags.heuristic || state === "heuristic"),
         );
-        if (flags.json) return printJson({ transactions: shown, unreachable });
+        if (flags.json) return printJson({ transactions: shown, sagas, unreachable });
         for (const name of unreachable) printLine(style("yellow", `${name} does not answer: what it holds is not shown.`));
-        if (shown.length === 0) return printLine("Nothing is open.");
-        printLine(table([["TRANSACTION", "STATE", "COORDINATOR", "BRANCHES"], ...shown.map(rowOf)]));
-      }),
-    );
+        if (shown.length === 0 && sagas.length === 0) return printLine("Nothing is open.");
+        if (shown.length > 0) printLine(table([["TRANSACTION", "STATE", "COORDINATOR", "BRANCHES"], ...shown.map(rowOf)]));
+        if (sagas.length > 0) printSagas(flags, sagas);
+      });
+    });
 }
 
 function addShow(tx: Command): void {
@@ -107,6 +115,8 @@ function addShow(tx: Command): void {
   ).action((gid: string, flags: TxFlags) =>
     withOpened(flags, async (context) => {
       const row = await showTransaction(context, gid);
+      const saga = row === null ? (await listSagas(context.store)).find((each) => each.gid === gid) : undefined;
+      if (saga !== undefined) return printSagas(flags, [saga]);
       if (row === null) {
         if (flags.json) printJson(null);
         else printLine(`Nothing is known of ${oneLine(gid)}: it was rolled back, or its proof was dropped after its time.`);
@@ -131,10 +141,10 @@ function addRetry(tx: Command): void {
       .description("Runs one pass of recovery at once: commits what was decided, rolls back what its coordinator left."),
   ).action((flags: TxFlags) =>
     withConclave(flags, async (conclave) => {
-      const sql = resourcesOf(flags);
+      const { sql, services } = resourcesOf(flags);
       const tm = await transactions({
         store: conclave.engine,
-        resources: Object.fromEntries(sql),
+        resources: Object.fromEntries([...sql, ...services]),
         acceptVolatileDecisions: volatileWords,
       });
       try {
@@ -236,7 +246,7 @@ function addDoctor(tx: Command): void {
       .summary("check the databases' settings")
       .description("Checks what each database must be set to before the first transaction."),
   ).action(async (flags: TxFlags) => {
-    const sql = resourcesOf(flags);
+    const { sql } = resourcesOf(flags);
     try {
       const found = await Promise.all(
         [...sql].map(async ([name, resource]) => ({
@@ -268,30 +278,60 @@ function addDoctor(tx: Command): void {
 }
 
 async function withOpened<T>(flags: TxFlags, work: (context: Opened) => Promise<T>): Promise<T> {
-  const sql = resourcesOf(flags);
+  const { sql, services } = resourcesOf(flags);
   try {
     return await withConclave(flags, (conclave) => {
+      const store = conclave.engine.store(transactionsNamespace);
       const participants = new Map<string, Participant>([...sql].map(([name, resource]) => [name, resource.bind(name)]));
-      return work({ store: conclave.engine.store(transactionsNamespace), participants, answerMs: flags.timeout, sql });
+      for (const [name, service] of services) participants.set(name, service.bind(name, store));
+      return work({ store, participants, answerMs: flags.timeout, sql });
     });
   } finally {
     await Promise.allSettled([...sql.values()].map((resource) => resource.close()));
   }
 }
 
-function resourcesOf({ resource }: TxFlags): Sql {
+function resourcesOf({ resource }: TxFlags): { readonly sql: Sql; readonly services: ReadonlyMap<string, HttpResource> } {
   if (resource.length === 0) throw conclaveError("INVALID_OPTION", "No database is named: --resource orders=postgres://...");
-  return new Map(
-    // biome-ignore lint/suspicious/noExplicitAny: no handle is used here.
-    resource.map((text): readonly [string, SqlResource<any>] => {
-      const at = text.indexOf("=");
-      const [name, url] = [text.slice(0, at), text.slice(at + 1)];
-      if (at < 1) throw conclaveError("INVALID_OPTION", `--resource ${JSON.stringify(text)} is not NAME=URL.`);
-      if (/^postgres(?:ql)?:/.test(url)) return [name, postgres({ url, connectionsMax: 4 })];
-      if (/^(?:mysql|mariadb):/.test(url)) return [name, mariadb({ url: url.replace(/^mariadb:/, "mysql:"), connectionsMax: 4 })];
-      throw conclaveError("UNKNOWN_SCHEME", `--resource ${name}: only postgres:// and mysql:// are databases that take part.`);
-    }),
-  );
+  // biome-ignore lint/suspicious/noExplicitAny: no handle is used here.
+  const sql = new Map<string, SqlResource<any>>();
+  const services = new Map<string, HttpResource>();
+  for (const text of resource) {
+    const at = text.indexOf("=");
+    const [name, url] = [text.slice(0, at), text.slice(at + 1)];
+    if (at < 1) throw conclaveError("INVALID_OPTION", `--resource ${JSON.stringify(text)} is not NAME=URL.`);
+    if (/^postgres(?:ql)?:/.test(url)) sql.set(name, postgres({ url, connectionsMax: 4 }));
+    else if (/^(?:mysql|mariadb):/.test(url))
+      sql.set(name, mariadb({ url: url.replace(/^mariadb:/, "mysql:"), connectionsMax: 4 }));
+    else if (/^https?:/.test(url)) services.set(name, http({ url }));
+    else {
+      throw conclaveError(
+        "UNKNOWN_SCHEME",
+        `--resource ${name}: only postgres:// and mysql:// are databases that take part, and http:// a service.`,
+      );
+    }
+  }
+  return { sql, services };
+}
+
+function printSagas(flags: TxFlags, sagas: readonly SagaView[]): void {
+  if (flags.json) {
+    printJson({ sagas });
+    return;
+  }
+  if (sagas.length === 0) {
+    printLine("No saga runs.");
+    return;
+  }
+  const rows = sagas.map(({ gid, name, turn, owner, takeOvers, ageMs }) => [
+    gid,
+    name,
+    turn === "none" ? "forward" : turn,
+    owner === null ? "gone" : `${owner.host}/${owner.pid}`,
+    String(takeOvers),
+    `${Math.round(ageMs / 1_000)} s`,
+  ]);
+  printLine(table([["SAGA", "NAME", "TURN", "OWNER", "TAKEN OVER", "AGE"], ...rows]));
 }
 
 function rowOf(row: TransactionRow): readonly string[] {

@@ -16,6 +16,7 @@ export {
   transactions,
 } from "./manager.ts";
 export { type MariadbHandle, type MariadbOptions, MariadbResource, mariadb } from "./mariadb.ts";
+export { type MetricSources, transactionMetrics } from "./metrics.ts";
 export {
   type EmittedEvent,
   mariadbOutbox,
@@ -29,6 +30,15 @@ export { httpSink, queueSink, redisStreamSink, type Sink } from "./outbox-sinks.
 export type { OutcomeAnswer } from "./outcome.ts";
 export { type PostgresHandle, type PostgresOptions, PostgresResource, postgres } from "./postgres.ts";
 export type { Finding, HandleOf, SqlResource } from "./resource.ts";
+export { barrierStep, type Saga, SagaBuilder, type SagaStep, SagaTail, type StepContext, saga, serviceStep } from "./saga.ts";
+export {
+  type SagaHandle,
+  type SagaOutcome,
+  SagaRunner,
+  type SagaRunnerOptions,
+  type SagaRunOptions,
+  sagas,
+} from "./saga-manager.ts";
 export { parseContext, type TxContext } from "./service-wire.ts";
 export { mariadbBarrier, postgresBarrier, type SqlBarrierOptions } from "./sql-barrier.ts";
 export { type StoreBarrierOptions, storeBarrier } from "./store-barrier.ts";

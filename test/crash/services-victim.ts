@@ -1,0 +1,193 @@
+/**
+ * A process that works with services until its point comes, or one that only carries on what others left. Started by `services-main.ts`.
+ *   node services-victim.js JSON
+ */
+import { fsyncSync, openSync, writeSync } from "node:fs";
+import { connect } from "../../src/index.ts";
+import { Abort } from "../../src/transactions/errors.ts";
+import { http } from "../../src/transactions/http.ts";
+import { transactions } from "../../src/transactions/manager.ts";
+import { postgresOutbox } from "../../src/transactions/outbox.ts";
+import { relayOutbox } from "../../src/transactions/outbox-relay.ts";
+import { httpSink } from "../../src/transactions/outbox-sinks.ts";
+import { postgres } from "../../src/transactions/postgres.ts";
+import { saga, serviceStep } from "../../src/transactions/saga.ts";
+import { sagas } from "../../src/transactions/saga-manager.ts";
+import type { ServiceLine } from "./services-checker.ts";
+import type { ServicePoint } from "./services-points.ts";
+
+export interface ServiceOrder {
+  readonly store: string;
+  readonly postgres: string;
+  readonly stock: string;
+  readonly pay: string;
+  readonly journal: string;
+  readonly number: number;
+  readonly ttlMs: number;
+  /** Left out: carries on what others left. */
+  readonly point?: ServicePoint;
+}
+
+const order = JSON.parse(process.argv[2] ?? "") as ServiceOrder;
+const { point } = order;
+const journal = openSync(order.journal, "a");
+const say = (line: ServiceLine): void => {
+  writeSync(journal, `${JSON.stringify(line)}\n`);
+  fsyncSync(journal);
+};
+
+/** The round in which the point counts: those before run through. */
+const nth = 2;
+let round = 0;
+let isDone = false;
+
+const conclave = await connect({ url: order.store, timeoutMs: 20_000 });
+const [stock, pay] = [service("stock", order.stock), service("pay", order.pay)];
+const orders = postgres({ url: order.postgres, connectionsMax: 6 });
+const outbox = postgresOutbox(orders, { name: "orders" });
+const tm = await transactions({
+  store: conclave.engine,
+  resources: { orders, stock, pay },
+  ttlMs: order.ttlMs,
+  answerMs: 2_000,
+  scanEveryMs: point === undefined ? 1_000 : 60_000,
+  checkpoint: (at, _gid, resource) => reach(at, resource),
+});
+export const trip = saga<{ refuse: string }>("trip@1")
+  .step(
+    "reserve",
+    serviceStep(stock, "reserve", ({ input }) => input, { timeoutMs: 2_000 }),
+  )
+  .step(
+    "hold",
+    serviceStep(pay, "hold", ({ input }) => input, { timeoutMs: 2_000 }),
+  )
+  .pivot("charge", serviceStep(pay, "charge", undefined, { timeoutMs: 2_000 }))
+  .retriable("ship", serviceStep(stock, "ship", undefined, { timeoutMs: 2_000 }));
+const runner = sagas({
+  transactions: tm,
+  store: conclave.engine,
+  definitions: [trip],
+  scanEveryMs: 1_000,
+  retryMsMin: 30,
+  retryMsMax: 500,
+  checkpoint: (at, gid, name) => {
+    // Before anything of it can happen: its name is known from here on.
+    if (at === "saga-begun") say({ kind: "saga", said: "began", gid });
+    return reach(at, name);
+  },
+});
+const relays = point === undefined || ["relay-read", "relay-published", "relay-removed"].includes(point.at ?? "");
+const relay = relays
+  ? relayOutbox({
+      outbox,
+      sink: httpSink({ url: `${order.stock.replace(/\/tx$/, "")}/events`, timeoutMs: 3_000 }),
+      store: conclave.engine,
+      ttlMs: 1_000,
+      pollMs: 20,
+      checkpoint: (at) => reach(at, ""),
+    })
+  : undefined;
+process.send?.("ready");
+if (point === undefined) {
+  process.once("disconnect", () => process.exit(0));
+  process.on("message", async (message) => {
+    if (message !== "close") return;
+    await relay?.close();
+    await runner.close();
+    await tm.close();
+    process.exit(0);
+  });
+} else {
+  for (round = 1; round <= nth + 1; round++) await run(point);
+  // A point of the relay may come a moment later.
+  if (relay !== undefined) await new Promise((resolve) => setTimeout(resolve, 3_000));
+  await runner.close();
+  await tm.close();
+  process.exit(0);
+}
+
+async function run({ kind, refused }: ServicePoint): Promise<void> {
+  const refuse = refused === true && round === nth ? "pay" : "";
+  let gid = "";
+  try {
+    if (kind === "saga") {
+      const started = await runner.start(trip, { refuse }, { timeoutMs: 20_000 });
+      gid = started.gid;
+      say({ kind, said: (await started.outcome()).kind, gid });
+      return;
+    }
+    await tm.run({ timeoutMs: 6_000 }, async (tx) => {
+      gid = tx.gid;
+      say({ kind, said: "began", gid });
+      const key = `v${order.number}`;
+      await tx.on("orders").query("INSERT INTO ordered (gid, k, number) VALUES ($1, $2, $3)", [gid, key, round]);
+      await outbox.emit(tx.on("orders"), { topic: "order.placed", key, payload: { number: round } });
+      if (kind === "outbox") {
+        // A second branch, so that there is something to prepare and to decide.
+        tx.on("orders");
+        if (point?.at === "all-prepared" || point?.at === "decided") await tx.on("stock").try("take", {});
+        return;
+      }
+      await Promise.all([tx.on("stock").try("take", { refuse }), tx.on("pay").try("take", { refuse })]);
+    });
+    say({ kind, said: "committed", gid });
+  } catch (error) {
+    const { code } = error as { readonly code?: string };
+    if (gid !== "" && kind !== "saga") say({ kind, said: code === "TRANSACTION_ABORTED" ? "aborted" : "unknown", gid });
+    if (!(error instanceof Abort) && code === undefined) throw error;
+  }
+}
+
+/** Every request passes here: the wire's own points, five copies of everything, and the mark for a service to die. */
+function service(name: "stock" | "pay", url: string) {
+  const send: typeof fetch = async (target, init) => {
+    const phase = /\/(try|confirm|cancel|status)/.exec(String(target))?.[1] ?? "";
+    const isTry = phase === "try";
+    const isOurs = round === nth && (point?.name === undefined || point.name === name);
+    if (isTry && isOurs && point?.at === "wire-before") {
+      process.send?.({ late: { url: String(target), headers: init?.headers, body: init?.body } });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await reach("wire-before", name);
+    }
+    const headers = { ...(init?.headers as Record<string, string>) };
+    if (isOurs && point?.act === "kill-service" && point.phase === phase && name === "pay" && !isDone) {
+      isDone = true;
+      headers["x-crash"] = "1";
+      process.send?.("service dies");
+    } else if (isOurs && point?.act === "kill-service" && point.phase === phase && point.phase === "cancel" && !isDone) {
+      isDone = true;
+      headers["x-crash"] = "1";
+      process.send?.("service dies");
+    }
+    const copies = point?.act === "five-times" ? 5 : 1;
+    const answers = await Promise.all(Array.from({ length: copies }, () => fetch(target, { ...init, headers })));
+    if (copies > 1) isDone = true;
+    if (isTry && isOurs) await reach("wire-after", name);
+    const texts = await Promise.all(answers.map((answer) => answer.clone().text()));
+    if (answers.every(({ status }) => status < 500) && new Set(texts).size > 1)
+      throw new Error(`copies differ: ${texts.join(" | ")}`);
+    return answers[0] as Response;
+  };
+  return http({ url, answerMs: 2_000, fetch: send });
+}
+
+function reach(at: NonNullable<ServicePoint["at"]>, name: string): void | Promise<void> {
+  if (point === undefined || isDone || point.at !== at || round !== nth) return undefined;
+  if (point.name !== undefined && point.name !== name) return undefined;
+  isDone = true;
+  if (point.afterMsMax === undefined) return act();
+  setTimeout(() => void act(), Math.random() * point.afterMsMax);
+  return undefined;
+}
+
+function act(): void | Promise<void> {
+  if (point?.act === "stop") {
+    process.send?.("stopping");
+    process.kill(process.pid, "SIGSTOP");
+    return undefined;
+  }
+  process.kill(process.pid, "SIGKILL");
+  // The signal may take a moment; nothing goes on until then.
+  return new Promise(() => undefined);
+}
