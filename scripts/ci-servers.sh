@@ -9,6 +9,7 @@ want redis-server redis-server
 want pg_ctlcluster postgresql
 want mariadbd mariadb-server
 want etcd etcd-server
+want etcdctl etcd-client
 want memcached memcached
 want pgbouncer pgbouncer
 want java default-jre-headless

@@ -181,7 +181,7 @@ export class ZkConnection {
       });
     });
     if (this.#isOver) this.#abandon();
-    else this.#socket.write(writer.finish());
+    else this.#write(writer.finish());
     return answers;
   }
 
@@ -194,6 +194,15 @@ export class ZkConnection {
     this.#socket.destroy();
     this.#abandon();
     this.#handler.onEnd(this, why);
+  }
+
+  /** What is sent in one turn goes as one. */
+  #write(bytes: Buffer): void {
+    if (this.#socket.writableCorked === 0) {
+      this.#socket.cork();
+      process.nextTick(() => this.#socket.uncork());
+    }
+    this.#socket.write(bytes);
   }
 
   #abandon(): void {
