@@ -103,8 +103,8 @@ test.skipIf(isMissing)(
       };
     }
     const lockName = name();
-    const { entered, together, tokens } = await tryLock({ engines, name: lockName, ttlMs: 5_000, turns: 12 });
-    expect([entered >= 36, together, isRising(tokens)]).toEqual([true, 0, true]);
+    const { entered, together, tokens } = await tryLock({ engines, name: lockName, ttlMs: 5_000, turns: 6 });
+    expect([entered >= 18, together, isRising(tokens)]).toEqual([true, 0, true]);
     const direct = await engineOn(zookeeper.url);
     await until(async () => (await createLock(direct, lockName).queue()).length === 0, "the queue is empty");
   },
