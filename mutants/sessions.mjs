@@ -59,6 +59,8 @@ export default [
   },
   {
     name: "a session is confirmed while its end is under way",
+    explained:
+      "A client that was not confirmed for two thirds of a TTL has given its session up by its own clock and asks no more, so nobody asks while the end is under way. The two rules fail independently, so the check is kept.",
     file: "replica/session-keeper.ts",
     find: "if (kept === undefined || kept.expiring) return false;",
     replace: "if (kept === undefined) return false;",

@@ -46,6 +46,8 @@ export default [
   },
   {
     name: "zab: the leader leads with less than its quorum knows",
+    explained:
+      "Phase 0 asks a quorum by the same comparison before anybody leads, and the history of a member that looks for a leader does not grow. The two rules fail independently, so the check is kept.",
     source: "DSN'11 §IV.A step l.1.2: the initial history is the latest of the quorum's",
     file,
     protocol,
@@ -62,6 +64,8 @@ export default [
   },
   {
     name: "zab: established by one member fewer",
+    explained:
+      "Equivalent: every letter of a leader waits for its epoch on its own disk, and a disk keeps the order of its writes, so its history is there before anybody can answer.",
     source: "off by one in a quorum",
     file,
     protocol,

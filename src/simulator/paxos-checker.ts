@@ -5,6 +5,8 @@
  * checklist of `research/consensus.md` §4.2. A value is followed by one number that covers its birth, its stamp and its
  * bytes: a leader that proposes an old value again may change none of them.
  *
+ * LedByPromises: who leads a ballot was promised that very ballot by a majority.
+ *
  * "Chosen" has its definition here, not the cores' opinion: a majority has accepted the value in one and the same ballot,
  * on disk. What the cores deliver, teach and claim is measured against that.
  */
@@ -47,6 +49,10 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   #stamps: { readonly ballot: Ballot; readonly highest: Map<Index, number> } = { ballot: 0, highest: new Map() };
   readonly #owners = new Map<Ballot, string>();
   readonly #leaders = new Map<Ballot, MemberId>();
+  /** Who has promised the ballot in a letter that left. */
+  readonly #promisedBy = new Map<Ballot, Set<MemberId>>();
+  /** Letters over connections pass this checker by, and with them the promises. */
+  #seesWire = false;
 
   constructor(configuration: Configuration) {
     super(configuration, { sparseSlots: true });
@@ -55,6 +61,7 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   // ------------------------------------------------------------------------------------------------------- on the wire
 
   override onWire(from: MemberId, _to: MemberId, message: PaxosMessage): void {
+    this.#seesWire = true;
     switch (message.kind) {
       case "prepare":
         if (message.dryRun) return;
@@ -62,7 +69,12 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
         this.#checkSent(from, message.kind, message.ballot);
         break;
       case "promise":
-        if (!message.dryRun) this.#checkSent(from, message.kind, message.ballot);
+        if (!message.dryRun) {
+          this.#checkSent(from, message.kind, message.ballot);
+          const known = this.#promisedBy.get(message.ballot);
+          if (known === undefined) this.#promisedBy.set(message.ballot, new Set([from]));
+          else known.add(from);
+        }
         this.#checkClaim(from, message.kind, message.chosen);
         break;
       case "accept":
@@ -304,6 +316,12 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
     const leader = this.#leaders.get(term) ?? member;
     must(leader === member, "LeaderUnique", () => `${member} and ${leader} both lead ballot ${term}`);
     this.#leaders.set(term, member);
+    const promised = this.#promisedBy.get(term);
+    must(
+      !this.#seesWire || this.isQuorumAt(0, (voter) => voter === member || promised?.has(voter) === true, member),
+      "LedByPromises",
+      () => `${member} leads ballot ${term}, which only [${[...(promised ?? [])]}] besides it have promised`,
+    );
   }
 
   #of(member: MemberId): PaxosGhost {

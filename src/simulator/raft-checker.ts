@@ -4,14 +4,18 @@
  * Source: Raft Figure 3, and the checklist of `research/consensus.md` §4.1. Each check has a name, which the kill table of
  * planted bugs cites. Three are stated with care, because their textbook forms raise false alarms: Leader Completeness is
  * keyed by the term that *committed* an entry, Vote Once by votes that *left* the member, and LeaseDisjoint by later terms.
+ * ReadProven: a read that is no lease's was answered after a quorum echoed a heartbeat that left after the read had come.
  * ElectedByQuorum counts the votes that left their voters, by the configuration of `membership-checker.ts`; LeaseDisjoint:
  * at no moment of true time does one member lead anew while another of an earlier term would serve a read by lease.
  */
-import type { Configuration, Index, Input, LogEntry, MemberId, Probe, Recovered, Term } from "../consensus/core.ts";
+import type { Configuration, Index, Input, LogEntry, MemberId, Output, Probe, Recovered, Term } from "../consensus/core.ts";
 import type { RaftMessage } from "../consensus/raft/messages.ts";
 import { type Chosen, type Ghost, GroupChecker } from "./group-checker.ts";
 import { must } from "./invariant-violation.ts";
 import { MembershipChecker } from "./membership-checker.ts";
+
+/** Rounds of heartbeats of one member that are remembered. */
+const roundsMax = 1_024;
 
 export class RaftChecker extends GroupChecker<RaftMessage> {
   readonly #leaders = new Map<Term, MemberId>();
@@ -19,6 +23,11 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
   /** Prefix hash of every (index, term) that any log ever held. */
   readonly #entries = new Map<number, number>();
   readonly #membership: MembershipChecker;
+  /** By member: when each of its rounds began, and by follower the latest such moment that it echoed. In steps of the group. */
+  readonly #rounds = new Map<MemberId, { readonly begun: Map<number, number>; readonly echoed: Map<MemberId, number> }>();
+  /** When each read came, by member and ticket. */
+  readonly #readsAt = new Map<string, number>();
+  #steps = 0;
   /** Letters over connections pass this checker by, and with them the votes. */
   #seesWire = false;
 
@@ -64,7 +73,37 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     }
   }
 
+  override onStep(member: MemberId, input: Input<RaftMessage>, outputs: readonly Output<RaftMessage>[], probe: Probe): void {
+    this.#steps++;
+    const rounds = this.#rounds.get(member) as { begun: Map<number, number>; echoed: Map<MemberId, number> };
+    if (input.kind === "read" && input.level !== "lease") this.#readsAt.set(`${member}/${input.ticket}`, this.#steps);
+    if (input.kind === "message" && input.message.kind === "heartbeat-reply" && input.message.term === probe.term) {
+      const begun = rounds.begun.get(input.message.round) ?? 0;
+      if (begun > (rounds.echoed.get(input.from) ?? 0)) rounds.echoed.set(input.from, begun);
+    }
+    for (const output of outputs) {
+      if (output.kind === "read-at") this.#checkRead(member, output.ticket, rounds.echoed);
+      if (output.kind !== "send" || output.message.kind !== "heartbeat" || rounds.begun.has(output.message.round)) continue;
+      rounds.begun.set(output.message.round, this.#steps);
+      if (rounds.begun.size > roundsMax) rounds.begun.delete(rounds.begun.keys().next().value as number);
+    }
+    super.onStep(member, input, outputs, probe);
+  }
+
+  #checkRead(member: MemberId, ticket: number, echoed: ReadonlyMap<MemberId, number>): void {
+    const key = `${member}/${ticket}`;
+    const cameAt = this.#readsAt.get(key);
+    this.#readsAt.delete(key);
+    if (cameAt === undefined) return;
+    must(
+      this.#membership.isQuorum(member, (voter) => voter === member || (echoed.get(voter) ?? 0) >= cameAt),
+      "ReadProven",
+      () => `${member} answers a read, and no quorum has echoed a round that began after it came`,
+    );
+  }
+
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
+    this.#rounds.set(member, { begun: new Map(), echoed: new Map() });
     ghost.term = Number(recovered.meta.get("term") ?? 0);
     must(
       ghost.term >= ghost.sentTerm,
