@@ -136,7 +136,8 @@ export class Peers {
   }
 
   #remove(peer: Peer): void {
-    this.#peers.delete(peer.member);
+    // Under its name there may be somebody new by now: whoever left, and came back before the farewell was over.
+    if (this.#peers.get(peer.member) === peer) this.#peers.delete(peer.member);
     peer.timer?.cancel();
     peer.connection?.close();
   }

@@ -11,6 +11,8 @@ import type { Dice } from "./dice.ts";
 import type { Incident } from "./evidence.ts";
 import { Network } from "./network.ts";
 import { until } from "./pause.ts";
+import { makePbftFiles, type PbftFiles } from "./pbft-files.ts";
+import type { ProbeWrite } from "./prober.ts";
 
 /** What a run needs of a member's `/status`. */
 export interface Status {
@@ -40,6 +42,7 @@ const abreastEntries = 500;
 const portMin = 18_000;
 const portMax = 31_999;
 const endsMax = 10;
+const catchUpMsMax = 40_000;
 /** Monotonic clocks of members differ from true time by up to this share. */
 const clockDriftMax = 0.04;
 
@@ -50,6 +53,8 @@ export interface ClusterOptions {
   readonly directory: string;
   readonly protocol: string;
   readonly memberCount: number;
+  /** Whoever has a key in a Byzantine cluster. */
+  readonly clientNames: readonly string[];
   /** Members reach each other through proxies that can be cut. */
   readonly hasNetwork: boolean;
   /** Disks and clocks of the members can be afflicted. */
@@ -65,6 +70,9 @@ export class Cluster {
   readonly url: string;
   /** Undefined: the members talk to each other directly. */
   readonly network: Network | undefined;
+  /** Keys and addresses of a Byzantine cluster. */
+  readonly pbft: PbftFiles | undefined;
+  readonly hasLocks: boolean;
   /** Whether members come and go. */
   readonly hasMembership: boolean;
   /** Ends of members that a fault had called for. */
@@ -77,6 +85,16 @@ export class Cluster {
     this.#options = options;
     this.members = members;
     this.network = network;
+    this.hasLocks = options.protocol !== "pbft";
+    this.pbft = this.hasLocks
+      ? undefined
+      : makePbftFiles({
+          directory: join(options.directory, "keys"),
+          cluster: clusterName,
+          members,
+          clients: options.clientNames,
+          addressFor: (from, to) => this.#addressFor(from, to),
+        });
     this.hasMembership = options.protocol === "raft";
     this.url = `conclave://${this.members.map(({ address }) => address).join(",")}`;
     for (const { name } of members) {
@@ -195,6 +213,19 @@ export class Cluster {
     return revisions;
   }
 
+  /** Under a light load every member reaches this revision. */
+  async catchesUp(revision: number, write: ProbeWrite): Promise<boolean> {
+    let extra = 0;
+    return await until(
+      async () => {
+        await write(`extra ${++extra}`, { timeoutMs: 2_000 }).catch(() => undefined);
+        const statuses = await this.statuses();
+        return statuses.length === this.members.length && statuses.every((status) => status.revision >= revision);
+      },
+      { withinMs: catchUpMsMax, everyMs: 1 },
+    );
+  }
+
   /** What the members said last. */
   logTails(): string {
     return this.members.map(({ name, child }) => `Member ${name}:\n${child?.logTail()}`).join("\n");
@@ -202,13 +233,15 @@ export class Cluster {
 
   /** Each member knows the others by the proxies that lead from it to them. */
   #flagsOf(member: Member): readonly string[] {
-    const list = this.members.map(({ name, address }) => `${name}=${this.#addressFor(member.name, name) ?? address}`);
-    const where = ["--data", this.directoryOf(member), "--member", member.name, "--cluster", clusterName];
-    return [...where, "--listen", member.address, "--members", list.join(","), "--protocol", this.#options.protocol];
+    const own = ["--data", this.directoryOf(member), "--listen", member.address, "--protocol", this.#options.protocol];
+    if (this.pbft !== undefined) return [...own, ...this.pbft.flagsOf(member.name)];
+    const list = this.members.map(({ name }) => `${name}=${this.#addressFor(member.name, name)}`);
+    return [...own, "--member", member.name, "--cluster", clusterName, "--members", list.join(",")];
   }
 
-  #addressFor(from: string, to: string): string | undefined {
-    return from === to ? undefined : this.network?.addressFor(from, to);
+  #addressFor(from: string, to: string): string {
+    const direct = (this.members.find(({ name }) => name === to) as Member).address;
+    return from === to ? direct : (this.network?.addressFor(from, to) ?? direct);
   }
 
   #afflictionPath(name: string): string {

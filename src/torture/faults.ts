@@ -13,6 +13,7 @@ const faults = {
   "full-disk": "no write of a member finds space: it must stop, by that name, and come back",
   "failing-disk": "one write of a member fails: it must stop, by that name, and come back",
   corrupt: "a byte in the middle of a stopped member's log is flipped: it must refuse to start, and say where and what to do",
+  liar: "pbft only: for a while, every fifth piece of what one member says to the others arrives with a bit flipped",
   clock: "the wall clocks of members jump by up to a year; their monotonic clocks run up to 4 percent fast or slow, always",
 } as const;
 
@@ -22,16 +23,18 @@ export const faultNames = Object.keys(faults) as readonly FaultName[];
 export const faultsDefault: readonly FaultName[] = ["kill", "stop"];
 
 /** Faults that need the proxies between members. */
-export const networkFaults: readonly FaultName[] = ["partition", "one-way", "break", "slow-network"];
+export const networkFaults: readonly FaultName[] = ["partition", "one-way", "break", "slow-network", "liar"];
 /** Faults that need the members to carry the affliction of `afflict.ts`. */
 export const afflictedFaults: readonly FaultName[] = ["slow-disk", "full-disk", "failing-disk", "clock"];
 
 /** `all`, or names separated by commas. @throws Error that says which names there are */
-export function parseFaults(text: string): ReadonlySet<FaultName> {
-  if (text === "all") return new Set(faultNames);
+export function parseFaults(text: string, protocol: string): ReadonlySet<FaultName> {
+  const isByzantine = protocol === "pbft";
+  if (text === "all") return new Set(faultNames.filter((name) => name !== "liar" || isByzantine));
   const names = text.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !(name in faults));
   if (unknown !== undefined) throw new Error(`--faults "${unknown}" is none of ${faultNames.join(", ")}, all.`);
+  if (names.includes("liar") && !isByzantine) throw new Error("--faults liar needs --protocol pbft: the others do not bear it.");
   return new Set(names as FaultName[]);
 }
 

@@ -8,12 +8,15 @@ import type { Dice } from "./dice.ts";
 import type { Incident } from "./evidence.ts";
 import type { ClientConfiguration, FromClient, ToClient } from "./messages.ts";
 import { pause } from "./pause.ts";
+import type { PbftAccess } from "./pbft-files.ts";
 
 export interface FleetOptions {
   readonly nursery: Nursery;
   readonly url: string;
   readonly directory: string;
   readonly ttlMs: number;
+  /** A store that only compares and sets: how a slot is known there. */
+  readonly pbftAccess?: (slot: number) => PbftAccess;
   readonly dice: Dice;
   readonly onIncident: (incident: Incident) => void;
 }
@@ -105,7 +108,7 @@ export class Fleet {
   }
 
   #spawn(client: FleetClient): Child {
-    const { nursery, url, directory, ttlMs, dice, onIncident } = this.#options;
+    const { nursery, url, directory, ttlMs, pbftAccess, dice, onIncident } = this.#options;
     const configuration: ClientConfiguration = {
       name: client.name,
       seed: dice.integer(0, 2 ** 31),
@@ -113,6 +116,7 @@ export class Fleet {
       cluster: clusterName,
       directory,
       ttlMs,
+      ...(pbftAccess === undefined ? {} : { pbft: pbftAccess(client.slot) }),
     };
     return nursery.start({
       name: `client-${client.name}`,

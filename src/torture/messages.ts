@@ -3,6 +3,8 @@
  * is in the journals instead: a message may die with its process, a journal does not.
  */
 
+import type { PbftAccess } from "./pbft-files.ts";
+
 /** The one argument of `client.js`, as JSON. */
 export interface ClientConfiguration {
   /** "3.1": the second incarnation of slot 3. */
@@ -13,6 +15,8 @@ export interface ClientConfiguration {
   /** The run's directory: journal and number file lie there. */
   readonly directory: string;
   readonly ttlMs: number;
+  /** A store that only compares and sets, and by which key this client is known there. */
+  readonly pbft?: PbftAccess;
 }
 
 export type ToClient =

@@ -32,7 +32,19 @@ export interface LeaderKill {
 /** A fault, for whoever has to find out what happened. */
 export interface FaultLine {
   readonly atMs: number;
-  readonly fault: "kill" | "start" | "stop" | "resume" | "order" | "cut" | "mend" | "break" | "slow" | "readmission" | DiskFault;
+  readonly fault:
+    | "kill"
+    | "start"
+    | "stop"
+    | "resume"
+    | "order"
+    | "cut"
+    | "mend"
+    | "break"
+    | "slow"
+    | "lie"
+    | "readmission"
+    | DiskFault;
   readonly target: string;
 }
 
@@ -88,7 +100,9 @@ export class Nemesis {
     const ofDisks = diskFaults.filter(has);
     await Promise.all([
       ...(has("kill") ? [this.#killMembers(plan.killEveryMs, dice.fork()), this.#killClients(dice.fork())] : []),
-      ...(has("stop") ? [this.#stopProcesses(dice.fork()), this.#orderSelfStops(dice.fork())] : []),
+      ...(has("stop") ? [this.#stopProcesses(dice.fork())] : []),
+      // The worst moments are those of holders, and there are none where there are no locks.
+      ...(has("stop") && this.#options.cluster.hasLocks ? [this.#orderSelfStops(dice.fork())] : []),
       ...(network === undefined || ofNetwork.length === 0 ? [] : [disturbNetwork({ ...parts(), network, kinds: ofNetwork })]),
       ...(ofDisks.length === 0 ? [] : [disturbDisks({ ...parts(), kinds: ofDisks })]),
     ]);

@@ -18,6 +18,7 @@ const forMsMax = 8_000;
 const pauseMsMin = 200;
 const pauseMsMax = 3_000;
 const delayMsMax = 250;
+const lieShare = 0.2;
 
 /** Until the run is over; then everything that was cut is mended by whoever heals. */
 export async function disturbNetwork(parts: NemesisParts & { readonly network: Network; readonly kinds: readonly FaultName[] }) {
@@ -40,6 +41,11 @@ export async function disturbNetwork(parts: NemesisParts & { readonly network: N
       const broken = others.filter(() => dice.chance(0.5));
       for (const other of broken) network.break(victim, other);
       parts.log(line("break", `${victim} and ${broken.join(", ")}`));
+    } else if (kind === "liar") {
+      for (const other of others) network.garble(victim, other, lieShare);
+      parts.log(line("lie", victim));
+      await pause(forMs, signal);
+      for (const other of others) network.garble(victim, other, 0);
     } else if (kind === "slow-network") {
       const [other] = others as [string];
       const delayMs = dice.between(5, delayMsMax);

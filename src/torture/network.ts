@@ -19,6 +19,8 @@ const heldBytesMax = 1_048_576;
 /** One direction between two members. */
 class Path {
   isOpen = true;
+  /** The share of chunks in which a bit is flipped. */
+  garbled = 0;
   delayMs = 0;
   readonly lanes = new Set<Lane>();
   readonly waiting = new Set<() => void>();
@@ -69,7 +71,7 @@ class Lane {
         return;
       }
       this.#heldBytes -= next.chunk.length;
-      this.#to.write(next.chunk);
+      this.#to.write(Math.random() < this.#path.garbled ? garble(next.chunk) : next.chunk);
     }
     this.#maybeResume();
   }
@@ -141,6 +143,11 @@ export class Network {
     this.#path(from, to).delayMs = delayMs;
   }
 
+  /** From now on this share of what `from` says to `to` arrives with a bit flipped: as good as a lie. */
+  garble(from: string, to: string, share: number): void {
+    this.#path(from, to).garbled = share;
+  }
+
   /** Every connection between the two breaks, at both ends and at once; they may dial anew. */
   break(one: string, other: string): void {
     for (const pair of [pairOf(one, other), pairOf(other, one)]) {
@@ -148,10 +155,11 @@ export class Network {
     }
   }
 
-  /** No cut, no delay. */
+  /** No cut, no delay, no lie. */
   mendAll(): void {
     for (const path of this.#paths.values()) {
       path.delayMs = 0;
+      path.garbled = 0;
       path.set(true);
     }
   }
@@ -220,6 +228,13 @@ function adopt(socket: Socket, sockets: Set<Socket>): void {
   socket.on("error", () => undefined);
   socket.on("close", () => sockets.delete(socket));
   socket.on("end", () => socket.destroy());
+}
+
+function garble(chunk: Buffer): Buffer {
+  const garbled = Buffer.from(chunk);
+  const at = Math.floor(Math.random() * garbled.length);
+  garbled[at] = (garbled[at] as number) ^ (1 << Math.floor(Math.random() * 8));
+  return garbled;
 }
 
 function pairOf(from: string, to: string): string {

@@ -13,7 +13,7 @@ export interface TortureOptions {
   readonly plan: Plan;
   readonly ttlMs: number;
   /** How the members agree. */
-  readonly protocol: ProtocolName;
+  readonly protocol: ProtocolName | "pbft";
   readonly memberCount: number;
   /** Where the history of the registers goes. */
   readonly historyFile: string | undefined;
@@ -33,8 +33,8 @@ ${describeFaults()}
   --kill-every T    a member is killed about so often: 3s, 500ms. Default 3s
   --kills N         instead: kill the leader N times, each time once the cluster is whole, and nothing else
   --ttl T           TTL of the locks. Default 1500ms
-  --protocol NAME   how the members agree. Default raft
-  --members N       how many: 3, 5 or 7. Default 3
+  --protocol NAME   how the members agree: raft, paxos, zab, or pbft, where clients compare and set registers. Default raft
+  --members N       how many: 3, 5 or 7 (default 3); of pbft 4 or 7
   --seed N          repeats the plan of faults of another run. Default: drawn and printed
   --history FILE    write the history of the registers as Jepsen's JSON lines
   --json FILE       write the figures as JSON
@@ -69,11 +69,13 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
   const minutes = positive("--minutes", values.minutes ?? (killCount === undefined ? "2" : "60"));
   const killEveryMs = duration("--kill-every", values["kill-every"] ?? "3s");
   const ttlMs = duration("--ttl", values.ttl ?? "1500ms");
-  const faults: readonly FaultName[] = [...parseFaults(values.faults ?? faultsDefault.join(","))];
+  const protocolText = values.protocol ?? protocolDefault;
+  const faults: readonly FaultName[] = [...parseFaults(values.faults ?? faultsDefault.join(","), protocolText)];
   if (values.faults !== undefined && killCount !== undefined)
     throw new Error("--kills is a plan of its own: leave out --faults.");
-  const memberCount = wholeNumber("--members", values.members ?? "3");
-  if (![3, 5, 7].includes(memberCount)) throw new Error(`--members must be 3, 5 or 7; it is "${values.members}".`);
+  const memberCount = wholeNumber("--members", values.members ?? (protocolText === "pbft" ? "4" : "3"));
+  const sizes = protocolText === "pbft" ? [4, 7] : [3, 5, 7];
+  if (!sizes.includes(memberCount)) throw new Error(`--members must be ${sizes.join(" or ")}; it is "${values.members}".`);
   if (ttlMs < 1_000) throw new Error("--ttl must be at least 1s.");
   return {
     seed: values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber("--seed", values.seed),
@@ -81,7 +83,7 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
     plan: killCount === undefined ? { kind: "mixed", killEveryMs, faults } : { kind: "kills", killCount },
     ttlMs,
     memberCount,
-    protocol: checkProtocolName(values.protocol ?? protocolDefault, "--protocol"),
+    protocol: protocolText === "pbft" ? "pbft" : checkProtocolName(protocolText, "--protocol"),
     historyFile: values.history,
     jsonFile: values.json,
     keep: values.keep,

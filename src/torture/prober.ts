@@ -4,7 +4,6 @@
  * A write begins every 10 ms whatever became of those before, so an outage is known to within 10 ms.
  * Each has a value of its own, so that the key's last value tells whether an acknowledged write was lost.
  */
-import type { KeyValue } from "../index.ts";
 import { ConclaveError } from "../index.ts";
 import { monotonicMs } from "./clock.ts";
 
@@ -15,6 +14,9 @@ export interface Probe {
   hasFailed: boolean;
 }
 
+/** Writes the value where the prober's values go. */
+export type ProbeWrite = (value: string, options: { readonly timeoutMs: number }) => Promise<unknown>;
+
 const everyMs = 10;
 const timeoutMs = 1_000;
 const openMax = 200;
@@ -24,12 +26,12 @@ export const probeKey = "probe";
 export class Prober {
   /** By their values: the first wrote "0". */
   readonly probes: Probe[] = [];
-  readonly #store: KeyValue;
+  readonly #write: ProbeWrite;
   readonly #open = new Set<Promise<void>>();
   readonly #timer: NodeJS.Timeout;
 
-  constructor(store: KeyValue) {
-    this.#store = store;
+  constructor(write: ProbeWrite) {
+    this.#write = write;
     this.#timer = setInterval(() => this.#begin(), everyMs);
   }
 
@@ -47,8 +49,7 @@ export class Prober {
     if (this.#open.size >= openMax) return;
     const probe: Probe = { startedAtMs: monotonicMs(), ackedAtMs: undefined, hasFailed: false };
     const value = String(this.probes.push(probe) - 1);
-    const open = this.#store
-      .put(probeKey, value, { timeoutMs })
+    const open = this.#write(value, { timeoutMs })
       .then(
         () => {
           probe.ackedAtMs = monotonicMs();

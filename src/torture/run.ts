@@ -10,10 +10,10 @@
 import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { type Conclave, ConclaveError, connect, type Entry } from "../index.ts";
+import { ConclaveError } from "../index.ts";
 import { Nursery } from "./child.ts";
 import { monotonicMs } from "./clock.ts";
-import { Cluster, clusterName } from "./cluster.ts";
+import { Cluster } from "./cluster.ts";
 import { Dice } from "./dice.ts";
 import type { ClientRecord, Evidence, FinalState, Incident } from "./evidence.ts";
 import { afflictedFaults, type FaultName, networkFaults } from "./faults.ts";
@@ -23,9 +23,8 @@ import { type FaultLine, type LeaderKill, Nemesis } from "./nemesis.ts";
 import { NumberFile } from "./number-file.ts";
 import type { TortureOptions } from "./options.ts";
 import { pause, until } from "./pause.ts";
-import { Prober, probeKey } from "./prober.ts";
-import { registerPrefix } from "./register-work.ts";
-import { setPrefix } from "./set-work.ts";
+import { Prober } from "./prober.ts";
+import { openWitness, type Witness, witnessName } from "./witness.ts";
 
 export interface Run {
   readonly directory: string;
@@ -52,11 +51,8 @@ const startMsMax = 60_000;
 /** On a machine that others use too. */
 const healMsMax = 60_000;
 const finishMsMax = 40_000;
-const readMsMax = 30_000;
 const settleMsMax = 10_000;
 const progressEveryMs = 5_000;
-/** Entries of one answer when the set is read. */
-const pageSize = 2_000;
 
 /**
  * @throws Error when the run itself fails: nothing could be started
@@ -98,6 +94,7 @@ async function tortureIn(
     directory,
     protocol,
     memberCount,
+    clientNames: [...Array.from({ length: clientCount }, (_, slot) => slotName(slot)), witnessName],
     hasNetwork: faults.some((fault) => networkFaults.includes(fault)),
     hasAfflictions: faults.some((fault) => afflictedFaults.includes(fault)),
     hasDrift: faults.includes("clock"),
@@ -107,11 +104,21 @@ async function tortureIn(
   const startedAtMs = monotonicMs();
   cluster.startAll();
   if (!(await cluster.becomesWhole(startMsMax))) throw new Error(`The cluster did not start. ${cluster.logTails()}`);
-  const fleet = new Fleet({ nursery, url: cluster.url, directory, ttlMs, dice: dice.fork(), onIncident });
+  const { pbft } = cluster;
+  const pbftAccess = (slot: number) => (pbft as NonNullable<typeof pbft>).access(slotName(slot));
+  const fleet = new Fleet({
+    nursery,
+    url: cluster.url,
+    directory,
+    ttlMs,
+    ...(pbft === undefined ? {} : { pbftAccess }),
+    dice: dice.fork(),
+    onIncident,
+  });
   fleet.startAll();
   if (!(await until(() => fleet.areAllReady, { withinMs: startMsMax }))) throw new Error("The clients did not start.");
-  const conclave = await connect({ url: cluster.url, cluster: clusterName });
-  const prober = new Prober(conclave.store());
+  const witness = await openWitness(cluster, numberPath);
+  const prober = new Prober(witness.write);
 
   // 2
   const faultsPath = join(directory, "faults.jsonl");
@@ -145,12 +152,14 @@ async function tortureIn(
   await prober.stop();
 
   // 5
-  const final = await readFinalState(conclave, numberPath, onIncident);
+  const final = await readFinalState(witness, onIncident);
   const revisions = await cluster.settledRevisions(settleMsMax);
-  if (new Set(revisions).size !== 1 || revisions.length < cluster.members.length) {
+  // A replica of PBFT that missed something gets it with the next checkpoint: only more requests can tell.
+  const isBehind = pbft !== undefined && !(await cluster.catchesUp(Math.max(...revisions), witness.write));
+  if (pbft === undefined ? new Set(revisions).size !== 1 || revisions.length < cluster.members.length : isBehind) {
     onIncident({ kind: "members-differ", text: `at rest the members are at the revisions ${revisions.join(", ")}` });
   }
-  await conclave.close();
+  await witness.close();
   for (const { child } of cluster.members) child?.allowEnd();
   await nursery.close();
   await cluster.close();
@@ -197,43 +206,13 @@ function progressOf({
 }
 
 /** Undefined, and an incident, when the healed cluster does not answer. */
-async function readFinalState(
-  conclave: Conclave,
-  numberPath: string,
-  onIncident: (incident: Incident) => void,
-): Promise<FinalState | undefined> {
+async function readFinalState(witness: Witness, onIncident: (incident: Incident) => void): Promise<FinalState | undefined> {
   try {
-    const file = new NumberFile(numberPath).read();
-    const set = (await readAll(conclave, setPrefix)).map((entry) => ({
-      element: entry.key.slice(setPrefix.length),
-      token: Number(entry.text),
-      createRevision: entry.createRevision,
-    }));
-    const readFromMs = monotonicMs();
-    const registers = new Map(
-      (await readAll(conclave, registerPrefix)).map((entry) => [entry.key.slice(registerPrefix.length), entry.text]),
-    );
-    const readToMs = monotonicMs();
-    const probe = await conclave.store().getText(probeKey, { timeoutMs: readMsMax });
-    return { file, set, registers, probe, readFromMs, readToMs };
+    return await witness.readFinal();
   } catch (error) {
     if (!(error instanceof ConclaveError)) throw error;
     onIncident({ kind: "no-recovery", text: `the final state could not be read: ${error.message}` });
     return undefined;
-  }
-}
-
-/** In pages: nobody writes any more. */
-async function readAll(conclave: Conclave, prefix: string): Promise<Entry[]> {
-  const found: Entry[] = [];
-  // The byte after every UTF-8 text that begins with the prefix.
-  const to = new Uint8Array([...new TextEncoder().encode(prefix), 0xff]);
-  for (let from = prefix; ; ) {
-    const { entries, more } = await conclave.store().range({ from, to }, { limit: pageSize, timeoutMs: readMsMax });
-    found.push(...entries);
-    const last = entries.at(-1);
-    if (!more || last === undefined) return found;
-    from = `${last.key}\0`;
   }
 }
 
@@ -245,4 +224,9 @@ function journalOf(path: string): JournalEvent[] {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw error;
   }
+}
+
+/** In a Byzantine cluster each incarnation of a slot goes by the slot's key. */
+function slotName(slot: number): string {
+  return `client-${slot}`;
 }
