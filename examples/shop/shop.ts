@@ -4,6 +4,7 @@
  *
  *   npm run example:shop            for 20 seconds; inventory on PostgreSQL and payment on MariaDB where they are installed, else the store
  *   npm run example:shop -- 60      for a minute
+ *   npm run example:shop -- 20 store     on the store alone, whatever is installed
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -20,7 +21,8 @@ else await main(Number(process.argv[2] ?? 20));
 
 async function main(seconds: number): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "conclave-shop-"));
-  const databases = await Promise.all([startPostgres(), startMariadb()]);
+  const asked = { skipped: "The store alone was asked for" };
+  const databases = process.argv[3] === "store" ? [asked, asked] : await Promise.all([startPostgres(), startMariadb()]);
   const [left, right] = databases.map((each) => {
     if (!("skipped" in each)) return each.url;
     console.log(`${each.skipped}: the store keeps its numbers.`);
@@ -52,12 +54,12 @@ async function main(seconds: number): Promise<void> {
 
   const counts = { sold: 0, refused: 0, unheard: 0 };
   const endMs = Date.now() + seconds * 1_000;
-  let asked = 0;
+  let orders = 0;
   const customer = async (): Promise<void> => {
     while (Date.now() < endMs) {
-      asked++;
+      orders++;
       const isCard = Math.random() < 0.5;
-      const query = `items=${1 + Math.floor(Math.random() * 3)}&key=order-${asked}&pay=${isCard ? "card" : "wallet"}&declined=${Math.random() < 0.1 ? 1 : 0}`;
+      const query = `items=${1 + Math.floor(Math.random() * 3)}&key=order-${orders}&pay=${isCard ? "card" : "wallet"}&declined=${Math.random() < 0.1 ? 1 : 0}`;
       // No answer: the same order again, with the same key. It is carried out once.
       for (let attempt = 0; attempt < 20; attempt++) {
         const answer = await fetch(`http://127.0.0.1:${ports[2]}/checkout?${query}`, {
@@ -78,6 +80,7 @@ async function main(seconds: number): Promise<void> {
     }
   };
   const killing = setInterval(() => {
+    if (Date.now() > endMs) return;
     const names = [...running.keys()];
     const name = names[Math.floor(Math.random() * names.length)] as string;
     running.get(name)?.kill("SIGKILL");
