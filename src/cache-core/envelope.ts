@@ -1,12 +1,14 @@
 /**
  * A value on its way through L2, with all that another process needs to judge it.
  *
- *   c1 <checksum> \n [epoch, since, freshUntil, keepUntil, delta, etag, tags] \n <value>
+ *   c2 <checksum> \n <since> <freshUntil> <keepUntil> <delta> <epoch> [<more>] \n <value>
  *
  * `since` is the revision before the load: the Store's counters say whether the value still stands. The two times are of
- * L2's own clock, -1 for never. The checksum covers everything after it and the key, so bytes that were stored elsewhere
- * or otherwise are a miss.
+ * L2's own clock, -1 for never. `more` is JSON of etag and tags, where there are any: what most values lack costs no parsing.
+ * The checksum covers everything after it and begins from the key's hash, so bytes that were stored elsewhere or otherwise
+ * are a miss.
  */
+import { keyHash } from "./key-hash.ts";
 import type { Codec } from "./l2.ts";
 
 export interface Envelope {
@@ -23,12 +25,13 @@ export interface Envelope {
   readonly value: unknown;
 }
 
-const magic = "c1 ";
+const magic = "c2 ";
 
 /** @throws NOT_SERIALIZABLE */
 export function sealEnvelope(codec: Codec, { key, envelope }: { readonly key: string; readonly envelope: Envelope }): string {
   const { epoch, since, freshUntil, keepUntil, deltaMs, etag, tags, value } = envelope;
-  const header = JSON.stringify([epoch, since, finite(freshUntil), finite(keepUntil), deltaMs, etag, tags]);
+  const more = etag === null && tags.length === 0 ? "" : ` ${JSON.stringify([etag, tags])}`;
+  const header = `${since} ${finite(freshUntil)} ${finite(keepUntil)} ${deltaMs} ${encodeURIComponent(epoch)}${more}`;
   const body = `${header}\n${codec.encode(value)}`;
   return `${magic}${seal(codec, key, body)}\n${body}`;
 }
@@ -41,17 +44,30 @@ export function openEnvelope(codec: Codec, { key, text }: { readonly key: string
   if (text.slice(magic.length, sealEnd) !== String(seal(codec, key, body))) return undefined;
   const headerEnd = body.indexOf("\n");
   try {
-    const [epoch, since, freshUntil, keepUntil, deltaMs, etag, tags] = JSON.parse(body.slice(0, headerEnd));
-    const value = codec.decode(body.slice(headerEnd + 1));
-    return { epoch, since, freshUntil: infinite(freshUntil), keepUntil: infinite(keepUntil), deltaMs, etag, tags, value };
+    const header = body.slice(0, headerEnd);
+    const [since, freshUntil, keepUntil, deltaMs, epoch] = header.split(" ", 5) as [string, string, string, string, string];
+    const moreAt = header.indexOf(" [");
+    const [etag, tags] = moreAt === -1 ? [null, noTags] : JSON.parse(header.slice(moreAt + 1));
+    return {
+      epoch: epoch.includes("%") ? decodeURIComponent(epoch) : epoch,
+      since: Number(since),
+      freshUntil: infinite(Number(freshUntil)),
+      keepUntil: infinite(Number(keepUntil)),
+      deltaMs: Number(deltaMs),
+      etag,
+      tags,
+      value: codec.decode(body.slice(headerEnd + 1)),
+    };
   } catch {
     // The checksum held and the content does not: written by a codec that this process does not have.
     return undefined;
   }
 }
 
+const noTags: readonly string[] = [];
+
 function seal(codec: Codec, key: string, body: string): number {
-  return codec.checksum(body, codec.checksum(key, 0));
+  return codec.checksum(body, keyHash(key) % 2 ** 32);
 }
 
 function finite(time: number): number {

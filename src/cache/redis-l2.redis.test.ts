@@ -94,7 +94,7 @@ describe.skipIf(skipped)("L2 on Redis", () => {
   test("poisoned bytes are a miss", async () => {
     const one = await cache<string>();
     const admin = await client();
-    for (const poison of ["", "x", "c1 5\n[]\n1", '{"a":1}', "\u0000\u0001"]) {
+    for (const poison of ["", "x", "c2 5\n[]\n1", "c1 5\n[]\n1", '{"a":1}', "\u0000\u0001"]) {
       await admin.set("conclave:cache:it:p", poison);
       expect(await one.get("p", async () => "loaded", { ttlMs: 1 })).toBe("loaded");
       await new Promise((resolve) => setTimeout(resolve, 5));
