@@ -655,7 +655,17 @@ describe("a second tier that fails", () => {
     await cache.get("a", async () => "of a");
     await platform.settle();
     const { text } = l2.texts.get("a") as { text: string };
-    const poisons = [text, "", "c2 ", "hello", "c1 123\n[]\n{}", "c2 123\n1 2 3 4 e\n{}", "\u0000\ud800", `${text} `, text.replace("of a", "of b")];
+    const poisons = [
+      text,
+      "",
+      "c2 ",
+      "hello",
+      "c1 123\n[]\n{}",
+      "c2 123\n1 2 3 4 e\n{}",
+      "\u0000\ud800",
+      `${text} `,
+      text.replace("of a", "of b"),
+    ];
     for (const [at, poison] of poisons.entries()) {
       l2.texts.set(`b${at}`, { text: poison, untilMs: 1e15 });
       expect(await cache.get(`b${at}`, async () => "loaded")).toBe("loaded");
