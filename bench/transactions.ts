@@ -6,7 +6,9 @@
  *   bare         the same packets and markers as ours, prepared and committed, with no decision written anywhere: not safe
  *   ours         the whole protocol, decisions in a `file:` store of this process
  *   last agent   PostgreSQL's own commit is the decision
+ *   3 members    ours, with the decisions in a store of three processes on this machine, which share its two cores
  *   naive        a statement per round trip, one branch after the other, a state row of its own for begin, prepared and committed
+ *   Atomikos     a JTA manager of the JVM on the same databases (`bench/peers/transactions`), in a process of its own, warm
  *
  * Sketch: forced writes per transfer, in sequence: floor 1, ours 3 (prepare, decision, commit), last agent 3 (prepare, the agent,
  * commit) but fewer in sum (MariaDB 2, PostgreSQL 1, store 0). On one disk and two cores the processor decides, and with it
@@ -24,9 +26,11 @@ import { connect } from "../src/index.ts";
 import { type TransactionManager, transactions } from "../src/transactions/manager.ts";
 import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
 import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
+import { StoreMembers } from "../test/crash/store-members.ts";
 import { startMariadb } from "../test/servers/mariadb.ts";
 import { startPostgres } from "../test/servers/postgres.ts";
 import { type Figure, median, percentile, rounded, spread, writeFigures } from "./figures.ts";
+import { startJta } from "./peers/transactions.ts";
 
 type Bank = { readonly orders: PostgresResource; readonly wallet: MariadbResource };
 type Transfer = (worker: number, number: number) => Promise<unknown>;
@@ -41,7 +45,9 @@ const { values } = parseArgs({
     only: { type: "string", default: "" },
   },
 });
-const connectionsMax = 70;
+const connectionsMax = 64;
+/** Where the bars are, and the variants that only run there: the servers have no room for more connections at 64. */
+const barConnections = 16;
 const started = await Promise.all([startPostgres(), startMariadb()]);
 for (const each of started) {
   if ("skipped" in each) {
@@ -73,6 +79,20 @@ const tm: TransactionManager<Bank> = await transactions<Bank>({
     wallet: mariadb({ url: right.url, connectionsMax }),
   },
 });
+const members = values.forced ? undefined : await StoreMembers.start(folder, 3);
+const three = members === undefined ? undefined : await connect({ url: members.url, timeoutMs: 20_000 });
+const tmThree =
+  three === undefined
+    ? undefined
+    : await transactions<Bank>({
+        store: three.engine,
+        resources: {
+          orders: postgres({ url: left.url, connectionsMax: 32, preparedMax: 32 }),
+          wallet: mariadb({ url: right.url, connectionsMax: 16 }),
+        },
+      });
+const jta = values.forced ? undefined : await startJta({ postgres: left.port, mariadb: right.port });
+if (jta !== undefined && "skipped" in jta) console.log(`No JVM manager: ${jta.skipped}.`);
 const leftSql = "UPDATE account SET balance = balance - 1 WHERE id = $1";
 const rightSql = "UPDATE account SET balance = balance + 1 WHERE id = ?";
 
@@ -80,17 +100,14 @@ let names = 0;
 const everyVariant: Readonly<Record<string, Transfer>> = {
   floor: (worker) => Promise.all([leftPool.query(leftSql, [worker]), rightPool.query(rightSql, [worker])]),
   bare,
-  ours: (worker) =>
-    tm.run({}, (tx) => {
-      tx.on("orders").last(leftSql, [worker]);
-      tx.on("wallet").last(rightSql, [worker]);
-    }),
+  ours: (worker) => ours(tm, worker),
   "last agent": (worker) =>
     tm.run({ lastAgent: "orders" }, (tx) => {
       tx.on("orders").last(leftSql, [worker]);
       tx.on("wallet").last(rightSql, [worker]);
     }),
   naive,
+  ...(tmThree === undefined ? {} : { "3 members": (worker: number) => ours(tmThree, worker) }),
 };
 
 const variants: Readonly<Record<string, Transfer>> = Object.fromEntries(
@@ -98,12 +115,23 @@ const variants: Readonly<Record<string, Transfer>> = Object.fromEntries(
 );
 if (values.forced) await countForced();
 else await measure();
+if (jta !== undefined && "stop" in jta) jta.stop();
+await tmThree?.close();
+await three?.close();
 await tm.close();
 await conclave.close();
+await members?.stop();
 await leftPool.end();
 await rightPool.end();
 await Promise.all([left.stop(), right.stop()]);
 rmSync(folder, { recursive: true, force: true });
+
+function ours(manager: TransactionManager<Bank>, worker: number): Promise<unknown> {
+  return manager.run({}, (tx) => {
+    tx.on("orders").last(leftSql, [worker]);
+    tx.on("wallet").last(rightSql, [worker]);
+  });
+}
 
 /** The same packets and markers as ours, and nobody who could finish it after a crash. */
 async function bare(worker: number): Promise<void> {
@@ -163,34 +191,40 @@ async function naive(worker: number): Promise<void> {
   connection.release();
 }
 
+interface Load {
+  readonly rate: number;
+  readonly p50: number;
+  readonly p99: number;
+  /** Of this process, for each transfer; unknown of another's. */
+  readonly cpuMs: number | undefined;
+}
+
 async function measure(): Promise<void> {
   const figures: Figure[] = [];
   const seconds = Number(values.seconds);
   for (const connections of values.connections.split(",").map(Number)) {
-    const rates = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
-    const cpus = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
-    const latencies = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
-    for (const transfer of Object.values(variants)) await load(transfer, connections, 1);
+    const loads = loadsAt(connections);
+    const found = new Map<string, Load[]>([...loads.keys()].map((name) => [name, []]));
+    // The JVM compiles what runs often; everybody gets the same time for it.
+    for (const [name, run] of loads) await run(name === "Atomikos" || connections === barConnections ? 3 : 1);
     for (let round = 0; round < Number(values.rounds); round++) {
       // There and back: what the machine does meanwhile meets all of them alike.
-      const order = round % 2 === 0 ? Object.entries(variants) : Object.entries(variants).reverse();
-      for (const [name, transfer] of order) {
-        const { rate, took, cpuMs } = await load(transfer, connections, seconds);
-        rates.get(name)?.push(rate);
-        cpus.get(name)?.push(cpuMs);
-        latencies.get(name)?.push(...took);
-      }
+      const order = round % 2 === 0 ? [...loads] : [...loads].reverse();
+      for (const [name, run] of order) found.get(name)?.push(await run(seconds));
     }
-    const floor = median(rates.get("floor") ?? []);
-    const bareRate = median(rates.get("bare") ?? []);
+    const rateOf = (name: string): number => median((found.get(name) ?? []).map(({ rate }) => rate));
+    const [floor, bareRate] = [rateOf("floor"), rateOf("bare")];
     console.log(`\n${connections} connections`);
-    for (const name of Object.keys(variants)) {
-      const all = rates.get(name) ?? [];
-      const sorted = (latencies.get(name) ?? []).sort((one, other) => one - other);
-      const rate = median(all);
+    for (const [name, rounds] of found) {
+      const rate = rateOf(name);
+      const all = rounds.map((each) => each.rate);
+      const cpu = rounds.every(({ cpuMs }) => cpuMs !== undefined)
+        ? `${median(rounds.map(({ cpuMs }) => cpuMs ?? 0)).toFixed(2)} ms of processor here  `
+        : "";
+      const tail = `p50 ${median(rounds.map(({ p50 }) => p50)).toFixed(2)} ms, p99 ${median(rounds.map(({ p99 }) => p99)).toFixed(2)} ms`;
       console.log(
-        `  ${name.padEnd(11)} ${rate.toFixed(0).padStart(6)} tx/s  ${(rate / floor).toFixed(2)} of the floor, ${(rate / bareRate).toFixed(2)} of bare` +
-          `  ${median(cpus.get(name) ?? []).toFixed(2)} ms of processor here  p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms  (${all.map((each) => each.toFixed(0)).join(", ")})`,
+        `  ${name.padEnd(11)} ${rate.toFixed(0).padStart(6)} tx/s  ${(rate / floor).toFixed(2)} of the floor, ${(rate / bareRate).toFixed(2)} of bare  ` +
+          `${cpu}${tail}  (${all.map((each) => each.toFixed(0)).join(", ")})`,
       );
       figures.push({
         case: `${name} at ${connections} connections`,
@@ -201,14 +235,47 @@ async function measure(): Promise<void> {
         ratio: name === "floor" ? null : rounded(rate / floor),
         unit: "transactions/s",
         oursSpread: spread(all.map(rounded)),
-        note: `p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms; ${(rate / bareRate).toFixed(2)} of bare`,
+        note: `${tail}; ${(rate / bareRate).toFixed(2)} of bare`,
       });
     }
+    if (connections === barConnections) printBars(rateOf);
   }
   writeFigures("transactions", figures);
 }
 
-async function load(transfer: Transfer, connections: number, seconds: number) {
+function loadsAt(connections: number): ReadonlyMap<string, (seconds: number) => Promise<Load>> {
+  const loads = new Map<string, (seconds: number) => Promise<Load>>();
+  for (const [name, transfer] of Object.entries(variants)) {
+    if (name === "3 members" && connections > barConnections) continue;
+    loads.set(name, (seconds) => load(transfer, connections, seconds));
+  }
+  if (
+    jta !== undefined &&
+    "measure" in jta &&
+    connections <= barConnections &&
+    (values.only === "" || values.only.includes("Atomikos"))
+  ) {
+    loads.set("Atomikos", async (seconds) => ({ ...(await jta.measure(connections, seconds)), cpuMs: undefined }));
+  }
+  return loads;
+}
+
+/** What was asked of this bench, and whether this run has it. */
+function printBars(rateOf: (name: string) => number): void {
+  const bars = [
+    ["ours", "floor", 0.45],
+    ["ours", "bare", 0.85],
+    ["last agent", "floor", 0.55],
+    ["ours", "Atomikos", 2],
+  ] as const;
+  for (const [name, peer, bar] of bars) {
+    const ratio = rateOf(name) / rateOf(peer);
+    if (Number.isFinite(ratio))
+      console.log(`  ${name} / ${peer}: ${ratio.toFixed(2)}, asked ${bar}: ${ratio >= bar ? "met" : "missed"}`);
+  }
+}
+
+async function load(transfer: Transfer, connections: number, seconds: number): Promise<Load> {
   const took: number[] = [];
   const cpu = process.cpuUsage();
   const startedMs = performance.now();
@@ -222,7 +289,10 @@ async function load(transfer: Transfer, connections: number, seconds: number) {
   };
   await Promise.all(Array.from({ length: connections }, (_, at) => work(at)));
   const { user, system } = process.cpuUsage(cpu);
-  return { rate: took.length / ((performance.now() - startedMs) / 1_000), took, cpuMs: (user + system) / 1_000 / took.length };
+  const rate = took.length / ((performance.now() - startedMs) / 1_000);
+  took.sort((one, other) => one - other);
+  const [p50, p99] = [percentile(took, 0.5), percentile(took, 0.99)];
+  return { rate, p50, p99, cpuMs: (user + system) / 1_000 / took.length };
 }
 
 /** Of each server and of this process, while so many transfers run one after another. */
