@@ -46,7 +46,8 @@ export class Acts {
     // A victim with many transfers at a time takes many of the slots for prepared ones.
     const width = point.together === undefined ? together : Math.min(together, 4);
     // Some come too late for a moment on the way: others take their place, up to a bound.
-    for (let started = 0; served < times && started < times * 2; ) {
+    const startedMax = times * (point.act === "kill-recoverer" ? 8 : 2);
+    for (let started = 0; served < times && started < startedMax; ) {
       const count = Math.min(width, times - served);
       started += count;
       if (isServer) served += await this.#underServers(point, count);

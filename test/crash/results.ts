@@ -41,11 +41,35 @@ export function printRow(row: Row): void {
   for (const violation of violations.slice(0, 5)) console.log(`     ${violation}`);
 }
 
+/** Rows of one point that were run at several times, as one: what one of them found stays found. */
+export function merged(rows: readonly Row[]): readonly Row[] {
+  const byPoint = new Map<string, Row>();
+  for (const row of rows) {
+    const name = `${row.id} ${row.binaryLog}`;
+    const before = byPoint.get(name);
+    if (before === undefined) byPoint.set(name, row);
+    else {
+      byPoint.set(name, {
+        ...row,
+        served: before.served + row.served,
+        violations: [...before.violations, ...row.violations],
+        heuristics: before.heuristics + row.heuristics,
+        clearing: {
+          count: before.clearing.count + row.clearing.count,
+          medianMs: Math.max(before.clearing.medianMs, row.clearing.medianMs),
+          worstMs: Math.max(before.clearing.worstMs, row.clearing.worstMs),
+        },
+      });
+    }
+  }
+  return [...byPoint.values()];
+}
+
 /** For the pages: the rows of a file as a table. */
 export function printTable(rows: readonly Row[]): void {
   console.log("| point | | times | violations | heuristics | left prepared after the fence: count, median, worst ms |");
   console.log("|---|---|---|---|---|---|");
-  for (const { id, what, served, violations, heuristics, clearing, binaryLog } of rows) {
+  for (const { id, what, served, violations, heuristics, clearing, binaryLog } of merged(rows)) {
     const log = binaryLog ? ", binary log on" : "";
     const left = clearing.count === 0 ? "" : `${clearing.count}, ${clearing.medianMs}, ${clearing.worstMs}`;
     console.log(`| ${id} | ${what}${log} | ${served} | ${violations.length} | ${heuristics} | ${left} |`);
