@@ -58,7 +58,8 @@ interface Found {
 /** After a death: when late packets may still land. */
 const afterDeathMs = [0, 250, 1_000, 3_000] as const;
 const retryMsMin = 50;
-const retryMsMax = 5_000;
+/** Also how long a database may be back before its branches are looked for. */
+const retryMsMax = 1_000;
 const pageSize = 200;
 /** How long a missing branch is looked for before it counts as gone. */
 const secondLookMs = 100;
@@ -136,14 +137,18 @@ export class Recovery {
     while (!signal.aborted) {
       try {
         for await (const batch of store.watch({ prefix: recordKeys.coordinators }, { signal })) {
-          if (batch.kind === "resync" || batch.events.some(({ kind }) => kind === "delete")) this.wake(afterDeathMs);
+          if (batch.kind === "resync" || batch.events.some(({ kind }) => kind === "delete")) {
+            // What an earlier one left may have made the retries slow; the new one's branches are not to wait for that.
+            this.#retryMs = retryMsMin;
+            this.wake(afterDeathMs);
+          }
         }
         return;
       } catch {
         // The scan by the clock finds what an interrupted watch misses.
         if (signal.aborted) return;
         this.wake(afterDeathMs);
-        await this.#pause(1_000);
+        await this.#pause(250);
       }
     }
   }

@@ -13,7 +13,7 @@ import { accounts, type Bank, startBalance } from "./bank.ts";
 import { check, type Judgement } from "./checker.ts";
 import { Fences } from "./fences.ts";
 import { crashPoints } from "./points.ts";
-import { isClean, printRow, printTable, type Row, readRows, writeRow } from "./results.ts";
+import { isClean, merged, printRow, printTable, type Row, readRows, writeRow } from "./results.ts";
 import { startRig } from "./rig.ts";
 
 const { values } = parseArgs({
@@ -72,7 +72,7 @@ const own = {
 const acts = new Acts(rig, own, { times, together: Number(values.together), ttlMs });
 const fences = new Fences(rig, () => conclave.engine.store("transactions"));
 const done = new Set(
-  readRows(results)
+  merged(readRows(results))
     .filter(isClean)
     .flatMap((row) => (row.binaryLog === binaryLog ? [row.id] : [])),
 );
