@@ -11,6 +11,7 @@ import { type TransactionManager, transactions } from "../src/transactions/manag
 import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
 import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
 import { type StoreResource, storeResource } from "../src/transactions/store-branch.ts";
+import { FaultProxy } from "./servers/fault-proxy.ts";
 import { startMariadb } from "./servers/mariadb.ts";
 import { startPostgres } from "./servers/postgres.ts";
 
@@ -323,6 +324,60 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
     expect(await leftBehind()).toBe(0);
   });
 
+  test.each(["orders", "wallet"] as const)(
+    "%s answers twice: the transfer is whole or not there, and the next one works",
+    async (side) => {
+      const server = side === "orders" ? postgresServer : mariadbServer;
+      const proxy = await FaultProxy.start(server.port);
+      const url = server.url.replace(`:${server.port}`, `:${proxy.port}`);
+      const other = await transactions<Pick<Bank, "orders" | "wallet">>({
+        store: (await conclave).engine,
+        resources: {
+          orders: postgres({ url: side === "orders" ? url : postgresServer.url, answerMs: 1_000 }),
+          wallet: mariadb({ url: side === "wallet" ? url : mariadbServer.url, answerMs: 1_000 }),
+        },
+        answerMs: 1_000,
+        ttlMs: 2_000,
+        acceptVolatileDecisions: volatileWords,
+      });
+      const transfer = () =>
+        other.run({ timeoutMs: 3_000 }, async (tx) => {
+          await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
+          await tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+        });
+      await transfer();
+      let doubled = 0;
+      for (let nth = 0; nth < 5; nth++) {
+        let seen = 0;
+        proxy.onAnswer = () => {
+          seen++;
+          if (seen !== nth + 1) return undefined;
+          doubled++;
+          return { kind: "twice" };
+        };
+        const ended = await transfer().then(
+          () => "committed",
+          (error: { readonly code?: string }) => error.code,
+        );
+        expect(["committed", "TRANSACTION_ABORTED", "TRANSACTION_UNKNOWN"]).toContain(ended);
+        proxy.onAnswer = undefined;
+      }
+      expect(doubled).toBeGreaterThan(0);
+      const startedMs = Date.now();
+      while ((await leftBehind()) > 0) {
+        expect(Date.now() - startedMs).toBeLessThan(15_000);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      const [orders, wallet] = await balances();
+      expect(orders + wallet).toBe(400);
+      await transfer();
+      expect(await balances()).toEqual([orders - 1, wallet + 1]);
+      await other.close();
+      await proxy.close();
+    },
+    60_000,
+  );
+
   test("a foreign resource, a wrong name and options that exclude one another are refused at the door", async () => {
     const { engine } = await conclave;
     const attempt = (resources: Record<string, unknown>) =>
@@ -352,7 +407,10 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
       .catch((error: TransactionAborted) => error);
     // The store is a resource here: what only touched it leaves no trace, so "nothing found" is no evidence.
     expect(["aborted", "pending", "unknown"]).toContain(await tm.outcome((aborted as TransactionAborted).gid));
+    // Of no shape, and of another store.
     await expect(tm.outcome("nonsense")).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    const foreign = gid.replace(/^([^.]+)\.[^.]+/, "$1.zzzzzz");
+    await expect(tm.outcome(foreign)).rejects.toMatchObject({ code: "INVALID_OPTION" });
   });
 
   test("what another process left is brought to its end: rolled back without a decision, committed with one, also where its session lives", async () => {
