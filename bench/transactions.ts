@@ -23,6 +23,7 @@ import { parseArgs, promisify } from "node:util";
 import mysql from "mysql2/promise";
 import pg from "pg";
 import { connect } from "../src/index.ts";
+import { TransactionAborted } from "../src/transactions/errors.ts";
 import { type TransactionManager, transactions } from "../src/transactions/manager.ts";
 import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
 import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
@@ -107,6 +108,8 @@ const everyVariant: Readonly<Record<string, Transfer>> = {
       tx.on("wallet").last(rightSql, [worker]);
     }),
   naive,
+  // MariaDB touches no row and refuses: what PostgreSQL has prepared is rolled back. Only counted, not measured.
+  ...(values.forced ? { abort: refused } : {}),
   ...(tmThree === undefined ? {} : { "3 members": (worker: number) => ours(tmThree, worker) }),
 };
 
@@ -131,6 +134,16 @@ function ours(manager: TransactionManager<Bank>, worker: number): Promise<unknow
     tx.on("orders").last(leftSql, [worker]);
     tx.on("wallet").last(rightSql, [worker]);
   });
+}
+
+async function refused(worker: number): Promise<void> {
+  const ended = await tm
+    .run({}, (tx) => {
+      tx.on("orders").last(leftSql, [worker]);
+      tx.on("wallet").last(rightSql, [-1], { rows: 1 });
+    })
+    .catch((error: unknown) => error);
+  if (!(ended instanceof TransactionAborted)) throw new Error("it was to be refused", { cause: ended });
 }
 
 /** The same packets and markers as ours, and nobody who could finish it after a crash. */

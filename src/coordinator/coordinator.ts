@@ -98,7 +98,7 @@ export class Coordinator {
   readonly #batch: DecisionBatch;
   #epoch: Promise<Epoch>;
   readonly #epochs = new Set<Epoch>();
-  readonly #forgetting: { readonly gid: string; readonly epoch: Epoch }[] = [];
+  readonly #forgetting: { readonly gid: string; readonly epoch: Epoch; readonly sinceMs: number }[] = [];
   #isFlushing = false;
   #isForgetTimed = false;
   /** Since when each waits to be settled, and who waits for it. */
@@ -507,16 +507,22 @@ export class Coordinator {
 
   /** The cell of a settled transaction goes with a later decision, or in a batch: losing the batch costs a look of recovery, no more. */
   #forgetSoon({ gid, epoch }: Ticket): void {
-    this.#forgetting.push({ gid, epoch });
-    if (this.#forgetting.length >= forgetMax) {
-      background(this.#flushForgetting(), "forgetting decisions");
-    } else if (!this.#isForgetTimed) {
-      this.#isForgetTimed = true;
-      this.platform.setTimer(forgetAfterMs, () => {
-        this.#isForgetTimed = false;
-        background(this.#flushForgetting(), "forgetting decisions");
-      });
-    }
+    this.#forgetting.push({ gid, epoch, sinceMs: this.platform.now() });
+    if (this.#forgetting.length >= forgetMax) background(this.#flushForgetting(), "forgetting decisions");
+    else if (!this.#isForgetTimed) this.#forgetLater(forgetAfterMs);
+  }
+
+  /** Of those that no later decision has taken along: a write of its own is for quiet times. */
+  #forgetLater(delayMs: number): void {
+    this.#isForgetTimed = true;
+    this.platform.setTimer(delayMs, () => {
+      this.#isForgetTimed = false;
+      const [oldest] = this.#forgetting;
+      if (oldest === undefined) return;
+      const leftMs = oldest.sinceMs + forgetAfterMs - this.platform.now();
+      if (leftMs > 1) this.#forgetLater(leftMs);
+      else background(this.#flushForgetting(), "forgetting decisions");
+    });
   }
 
   async #flushForgetting(): Promise<void> {
