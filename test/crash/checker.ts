@@ -42,6 +42,7 @@ export async function check(order: CheckOrder): Promise<Judgement> {
     if (!holds) violations.push(text);
   };
   const left = new pg.Client({ connectionString: order.postgres });
+  left.on("error", () => undefined);
   await left.connect();
   const right = await mysql.createConnection({ uri: order.mariadb });
   try {

@@ -23,6 +23,7 @@ const { values } = parseArgs({
     together: { type: "string", default: "10" },
     storms: { type: "string", default: "0" },
     members: { type: "string", default: "3" },
+    "ttl-ms": { type: "string", default: "1000" },
     "binary-log": { type: "boolean", default: false },
     results: { type: "string" },
     minutes: { type: "string", default: "600" },
@@ -32,7 +33,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run crash -- [--points all|none|C06,Z1,...] [--times 20] [--together 10] [--storms N] [--members 3] [--binary-log]\n" +
+    "npm run crash -- [--points all|none|C06,Z1,...] [--times 20] [--together 10] [--storms N] [--members 3] [--ttl-ms 1000] [--binary-log]\n" +
       "                 [--results FILE]    each row at once, and what is in it is not run again\n" +
       "                 [--minutes N]       begins no further row after so long\n" +
       "                 [--table]           prints the results of FILE and ends",
@@ -46,7 +47,7 @@ if (values.table) {
 }
 const times = Number(values.times);
 const members = Number(values.members);
-const ttlMs = 1_000;
+const ttlMs = Number(values["ttl-ms"]);
 const untilMs = Date.now() + Number(values.minutes) * 60_000;
 
 const rig = await startRig({ binaryLog, members });

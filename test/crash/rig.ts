@@ -36,6 +36,8 @@ export async function startRig({
   const store = await StoreMembers.start(folder, members);
   const leftPool = new pg.Pool({ connectionString: left.url, max: 4 });
   leftPool.on("error", () => undefined);
+  // Also those that are in use when the server dies: the statement tells of it.
+  leftPool.on("connect", (client) => client.on("error", () => undefined));
   const rightPool = mysql.createPool({ uri: right.url, connectionLimit: 4 });
   for (const statement of schema.left) await leftPool.query(statement);
   for (const statement of schema.right) await rightPool.query(statement);
