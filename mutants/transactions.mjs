@@ -65,6 +65,13 @@ export default [
     source: "the write-once register of Paxos Commit (Gray & Lamport 2006)",
   },
   {
+    name: "a batch of decisions that was refused counts as written",
+    file: "coordinator/decision-batch.ts",
+    find: 'each.resolve(result.succeeded || riding.length === 1 ? result : "alone");',
+    replace: "each.resolve(riding.length === 1 ? result : { ...result, succeeded: true });",
+    source: "ours: one answer for many is an answer for each only when it is yes",
+  },
+  {
     name: "the decision does not compare the key",
     file: "coordinator/decide.ts",
     find: '      free.push({ key: name, target: "exists", is: "equal", to: false });\n',
