@@ -54,17 +54,6 @@ test("networks that are cut, disks that fail, logs that decay and clocks that ju
   await expectNobodyLeft();
 }, 240_000);
 
-test("four replicas, one of whom is killed or lies, keep what they answered", async () => {
-  const json = join(directory, "report.json");
-  const flags = ["--protocol", "pbft", "--faults", "kill,liar", "--kill-every", "8s", "--minutes", "0.2"];
-  const { child, output } = startTorture([...flags, "--json", json, "--directory", directory]);
-  expect(await exitCode(child), output()).toBe(0);
-  const report = JSON.parse(readFileSync(json, "utf8")) as Report;
-  expect(report.violations).toEqual([]);
-  expect(report.registers.operations).toBeGreaterThan(20);
-  await expectNobodyLeft();
-}, 240_000);
-
 test("a runner that is killed leaves no process behind, not even a stopped one", async () => {
   const { child, output } = startTorture(["--minutes", "5", "--seed", "3", "--directory", directory]);
   const ended = exitCode(child);
