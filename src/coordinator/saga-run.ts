@@ -91,6 +91,7 @@ export interface SagaRunParts {
 
 /** Where a crash is most telling. */
 export type SagaCheckpoint =
+  | "saga-beginning"
   | "saga-begun"
   | "saga-do"
   | "saga-done"

@@ -131,6 +131,7 @@ export class Sagas {
         deadlineAtMs: this.#platform.wallMs() + order.timeoutMs,
         ...(order.traceparent === undefined ? {} : { traceparent: order.traceparent }),
       };
+      await this.#options.checkpoint?.("saga-beginning", gid, "");
       const begun = await this.#log.begin(epoch, gid, record);
       switch (begun.kind) {
         case "begun":

@@ -72,8 +72,8 @@ const runner = sagas({
   retryMsMin: 30,
   retryMsMax: 500,
   checkpoint: (at, gid, name) => {
-    // Before anything of it can happen: its name is known from here on.
-    if (at === "saga-begun") say({ kind: "saga", said: "began", gid });
+    // Before its first write leaves: killed between that and its answer, the saga is taken over, and its name must be known.
+    if (at === "saga-beginning") say({ kind: "saga", said: "began", gid });
     return reach(at, name);
   },
 });
