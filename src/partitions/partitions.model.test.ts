@@ -2,7 +2,8 @@
  * Partitions under random weather: members that come, go, change weight, are cut off or stand still, hooks that fail or
  * hang, calls that are lost or come late, pushes that vanish, double or become states. What must hold in all of it:
  *
- *   1  whenever a shard is given, no other shard of its partition says that it is held  (so it is at every moment between)
+ *   1  whenever a shard is given, no other shard of its partition says that it is held  (so it is at every moment between),
+ *      save one whose claim an operator has deleted: its holder learns of it by looking, and the guard is what holds
  *   2  epochs of a partition rise
  *   3  a write under a shard's guard is never made by anybody but the latest owner: guarded counters lose nothing
  *   4  once the weather has cleared, every partition is served, evenly, within bounded time
@@ -36,6 +37,8 @@ class Run {
   readonly confirmed = new Map<number, number>();
   readonly unknown = new Map<number, number>();
   readonly members = new Set<Member>();
+  /** Claims that an operator deleted, by epoch. */
+  readonly broken = new Set<number>();
   failure: unknown;
 
   constructor(seed: number, watch: "log" | "level") {
@@ -83,10 +86,27 @@ class Run {
     return new Promise((resolve) => void this.platform.setTimer(ms, resolve));
   }
 
+  isHeld(shard: Shard): boolean {
+    return shard.held && !this.broken.has(shard.epoch);
+  }
+
+  /** An operator breaks a claim. */
+  async breakClaim(partition: number): Promise<void> {
+    const range = { key: `own/${partition}` };
+    const { results } = await this.root.store("partitions/p").txn({
+      then: [
+        { kind: "get", key: range.key },
+        { kind: "delete", range },
+      ],
+    });
+    const [found] = results;
+    if (found?.kind === "get" && found.entry !== null) this.broken.add(found.entry.createRevision);
+  }
+
   onGiven(shard: Shard): void {
     if (!shard.held) return;
     const before = this.history.get(shard.id) ?? [];
-    for (const other of before) expect(other.held, `1: two owners of partition ${shard.id}`).toBe(false);
+    for (const other of before) expect(this.isHeld(other), `1: two owners of partition ${shard.id}`).toBe(false);
     expect(shard.epoch, "2: epochs rise").toBeGreaterThan(before.at(-1)?.epoch ?? 0);
     this.history.set(shard.id, [...before, shard]);
     this.given++;
@@ -103,7 +123,8 @@ class Run {
       const shard = await migration.handOver();
       this.handedOver++;
       const before = this.history.get(shard.id) ?? [];
-      if (shard.held) for (const other of before) expect(other.held, `1: ${shard.id} was handed over and is served`).toBe(false);
+      if (shard.held)
+        for (const other of before) expect(this.isHeld(other), `1: ${shard.id} was handed over and is served`).toBe(false);
       await this.pause(this.below(100));
     }
   }
@@ -195,8 +216,7 @@ async function runSeed(seed: number, watch: "log" | "level"): Promise<Run> {
       any.engine.cutOff();
       platform.setTimer(run.below(2 * ttlMs), () => any.engine.heal());
     } else if (kind < 40) {
-      const key = `own/${run.below(count)}`;
-      await run.root.store("partitions/p").txn({ then: [{ kind: "delete", range: { key } }] });
+      await run.breakClaim(run.below(count));
     }
   }
   run.isBad = false;

@@ -189,6 +189,7 @@ export class Partitions {
         migrate,
         weight: () => this.#weight,
         isPlanner: () => this.#term?.held === true,
+        isSeated: () => this.#isRunning,
         onError: (error, partition) => this.#options.onError?.(error, partition),
         offer: (shard) => offers.push(shard),
         working: this.#working,

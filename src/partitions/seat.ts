@@ -15,7 +15,7 @@
  * which the holder knows by its own clock a third of the TTL earlier (`client/session.ts`).
  */
 import { background } from "../base/background.ts";
-import { conclaveError } from "../base/errors.ts";
+import { conclaveError, hasCode } from "../base/errors.ts";
 import { type LinkedSignal, linkSignal, onAbort } from "../base/link-signal.ts";
 import { type Bell, sleep } from "../recipes/bell.ts";
 import { insist } from "../recipes/insist.ts";
@@ -46,6 +46,8 @@ export interface SeatOptions {
   readonly drainMs: number;
   readonly weight: () => number;
   readonly isPlanner: () => boolean;
+  /** Whether this handle takes part at present, with this seat or a later one. */
+  readonly isSeated: () => boolean;
   readonly migrate: Migrate | undefined;
   readonly onError: (error: unknown, partition: number) => void;
   readonly offer: (shard: Shard) => void;
@@ -72,13 +74,19 @@ const batchesAtOnce = 8;
 const settleMs = 10;
 /** After a step that failed, and between two attempts at a migration. */
 const pauseMs = 250;
+/** How often an unanswered announcement is looked for after leaving, a third of the TTL apart: over more than one whole TTL. */
+const looksForAnnounced = 4;
 
 export class Seat {
   readonly #options: SeatOptions;
   readonly #shards = new Map<number, Shard>();
   readonly #leaving = new Set<number>();
+  /** The latest claim of each partition that was taken up here. Each is taken up once. */
+  readonly #takenUp = new Map<number, Revision>();
   readonly #takings = new Map<number, Taking>();
   #isRetrying = false;
+  /** A put of my member's key has stayed unanswered: it may arrive yet. */
+  #isAnnouncedInDoubt = false;
 
   constructor(options: SeatOptions) {
     this.#options = options;
@@ -111,8 +119,10 @@ export class Seat {
   }
 
   #look(signal: AbortSignal): Promise<PartitionsState> {
-    const { store } = this.#options;
-    return insist(() => readState(store, { signal }), { platform: store.platform, signal });
+    const { session, store } = this.#options;
+    // A look that is lost on the way must not keep this member from seeing for longer than its session may be silent.
+    const timeoutMs = session.ttlMs / 3;
+    return insist(() => readState(store, { signal, timeoutMs }), { platform: store.platform, signal });
   }
 
   async #act(state: PartitionsState, signal: AbortSignal): Promise<void> {
@@ -142,10 +152,11 @@ export class Seat {
     if (mine?.weight === weight()) return;
     const value = JSON.stringify({ weight: weight(), mark });
     const key = memberKey(member);
-    await this.#try({
+    const done = await this.#try({
       if: [{ key, target: "session", is: "equal", to: mine === undefined ? null : session.id }],
       then: [{ kind: "put", key, value, session: session.id }],
     });
+    if (done === null) this.#isAnnouncedInDoubt = true;
   }
 
   /** A claim that is gone although the session lives: an operator deleted it. Who works on it must stop. */
@@ -157,13 +168,17 @@ export class Seat {
     }
   }
 
-  /** Claims whose answer was lost on the way: mine at the store, unknown here. */
+  /**
+   * Claims whose answer was lost on the way: mine at the store, unknown here. One that was taken up before is no such: what
+   * was read may be older than its deletion, and another may own the partition by now.
+   */
   async #adopt(state: PartitionsState): Promise<void> {
     const { member, session } = this.#options;
     const unwanted: number[] = [];
     for (const [partition, claim] of state.claims) {
       if (claim.member !== member || claim.session !== session.id || this.#shards.has(partition)) continue;
-      if (state.table?.owners[partition] === member) this.#onClaimed(partition, claim.token);
+      const isNew = claim.token > (this.#takenUp.get(partition) ?? 0);
+      if (isNew && state.table?.owners[partition] === member) this.#onClaimed(partition, claim.token);
       else unwanted.push(partition);
     }
     await this.#inBatches(unwanted, (partition) => {
@@ -295,6 +310,7 @@ export class Seat {
     const title = `Partition ${partition} of ${JSON.stringify(name)}`;
     const shard = new Shard({ partition, epoch, store, session, title, drainMs });
     this.#shards.set(partition, shard);
+    this.#takenUp.set(partition, epoch);
     working.set(partition, shard);
     const noLongerWorking = async (): Promise<void> => {
       await shard.released;
@@ -348,6 +364,7 @@ export class Seat {
     const link = linkSignal(session.lost);
     try {
       await this.#tidyUp(link.signal);
+      if (this.#isAnnouncedInDoubt) background(this.#forgetMember(), "leaving partitions");
     } catch (error) {
       // With the session everything goes by itself.
       if (!link.signal.aborted && !isWorthAnotherLook(error)) throw error;
@@ -356,13 +373,40 @@ export class Seat {
     }
   }
 
+  /** One try: the member's key, as far as it is this session's. */
+  async #deleteMember(signal: AbortSignal): Promise<void> {
+    const { member, session, store } = this.#options;
+    const key = memberKey(member);
+    await store.txn({ if: [{ key, target: "session", is: "equal", to: session.id }], then: [deleteKey(key)] }, { signal });
+  }
+
+  /**
+   * A put that was in doubt when I left may arrive after my key was deleted, and the session may go on for others of this
+   * process: a member that is not there would be given partitions. So the key is looked for again, for a whole TTL.
+   */
+  async #forgetMember(): Promise<void> {
+    const { isSeated, session, store } = this.#options;
+    const { platform } = store;
+    const lost = linkSignal(session.lost);
+    const { signal } = lost;
+    try {
+      for (let looks = 1; looks <= looksForAnnounced; looks++) {
+        await sleep({ platform, timeoutMs: session.ttlMs / 3, signal, ref: false });
+        if (isSeated()) return;
+        await insist(() => this.#deleteMember(signal), { platform, signal, ref: false });
+      }
+    } catch (error) {
+      if (!signal.aborted && !hasCode(error, "CLOSED") && !hasCode(error, "SESSION_EXPIRED")) throw error;
+    } finally {
+      lost.unlink();
+    }
+  }
+
   /** The member's key goes first: a claim of mine that is still on its way then comes to nothing. */
   async #tidyUp(signal: AbortSignal): Promise<void> {
     const { member, session, store } = this.#options;
     const retry = { platform: store.platform, signal };
-    const key = memberKey(member);
-    const mine: Compare = { key, target: "session", is: "equal", to: session.id };
-    await insist(() => store.txn({ if: [mine], then: [deleteKey(key)] }, { signal }), retry);
+    await insist(() => this.#deleteMember(signal), retry);
     const { claims, moves } = await this.#look(signal);
     const isMine = (entry: { readonly member: string; readonly session: SessionId | null }): boolean =>
       entry.member === member && entry.session === session.id;
