@@ -19,13 +19,11 @@ export interface ScriptCallerOptions {
 export class ScriptCaller {
   readonly #options: ScriptCallerOptions;
   readonly #keys: readonly string[];
-  readonly #firstKey: readonly string[];
   #ttlMsMax: number;
 
   constructor(options: ScriptCallerOptions) {
     this.#options = options;
     this.#keys = ["m", "e", "k", "s"].map((letter) => `${tagOf(options.group)}:${letter}`);
-    this.#firstKey = this.#keys.slice(0, 1);
     this.#ttlMsMax = options.ttlMsDefault;
   }
 
@@ -37,10 +35,10 @@ export class ScriptCaller {
   run(script: Script, args: readonly Argument[], call: LinkCall & { readonly writes?: boolean }): Promise<Reply> {
     const { link, quarantineMs, replicas } = this.#options;
     const confirming = call.writes === true ? replicas : 0;
-    const request = script.isShort
-      ? { keys: this.#firstKey, client: none, args, replicas: confirming }
-      : { keys: this.#keys, client: [quarantineMs, this.#ttlMsMax], args, replicas: confirming };
-    return link.run(script, request, call);
+    // All keys are named, also to scripts that make the others of the first: while a slot moves, a Cluster then refuses before
+    // the first line (TRYAGAIN, ASK) what it would break off in the middle.
+    const client = script.isShort ? none : [quarantineMs, this.#ttlMsMax];
+    return link.run(script, { keys: this.#keys, client, args, replicas: confirming }, call);
   }
 }
 

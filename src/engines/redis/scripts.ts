@@ -32,7 +32,7 @@ export interface Script {
   readonly name: string;
   readonly text: string;
   readonly sha: string;
-  /** It is told the first key, of which it makes the others, and of its client the run id alone. */
+  /** It reads only the first key's name, of which it makes the others, and is told of its client the run id alone. */
   readonly isShort: boolean;
 }
 
