@@ -49,6 +49,19 @@ describe("small histories, against every permutation", { timeout: 120_000 }, () 
     expect(Math.min(seen.true, seen.false), "both verdicts are common").toBeGreaterThan(300);
   });
 
+  test("a write that fits and leads nowhere is no witness: the read that it makes impossible is", () => {
+    const verdict = checkLinearizable(registerModel, [
+      { process: 0, input: { f: "cas", from: null, to: 1 }, output: { f: "cas", swapped: true }, invokedAt: 0, returnedAt: 0 },
+      { process: 1, input: { f: "write", value: null }, output: { f: "write" }, invokedAt: 1, returnedAt: 1 },
+      { process: 3, input: { f: "cas", from: null, to: 1 }, output: { f: "cas", swapped: false }, invokedAt: 0, returnedAt: 3 },
+      { process: 2, input: { f: "read" }, output: { f: "read", value: 1 }, invokedAt: 2, returnedAt: 2 },
+    ]);
+    expect(verdict).toMatchObject({ linearizable: false, witness: { isShortest: true } });
+    if (verdict.linearizable !== false) return;
+    const { states, stuck } = verdict.witness;
+    expect(states.every((state) => registerModel.step(state, stuck.input, stuck.output) === null)).toBe(true);
+  });
+
   test("a witness is a real order of what came before, and its operation fits none of its states", () => {
     fc.assert(
       fc.property(smallHistories(registerObject), (operations) => {

@@ -22,9 +22,9 @@ export function findShortestDeadEnd<S, I, O>(
 ): DeadEnd<S, I, O> | undefined {
   let stepsLeft = options.maxSteps;
   let stepsToPlaceMax = 0;
-  const searchPrefix = (last: number, more: Partial<SearchOptions> = {}) => {
-    const prefix = buildTimeline(model, prefixOf(timeline, last));
-    const outcome = searchTimeline(model, prefix, { ...options, maxSteps: stepsLeft, ...more });
+  const searchPrefix = (last: number, more: Partial<SearchOptions> = {}, by = model) => {
+    const prefix = buildTimeline(by, prefixOf(timeline, last));
+    const outcome = searchTimeline(by, prefix, { ...options, maxSteps: stepsLeft, ...more });
     stepsLeft -= outcome.steps;
     if (outcome.kind === "placed") stepsToPlaceMax = Math.max(stepsToPlaceMax, outcome.steps);
     return outcome;
@@ -41,7 +41,18 @@ export function findShortestDeadEnd<S, I, O>(
   // This search has nothing to shorten it: it must meet every state that an order can lead to. It meets most of them soon after it has
   // come to the end for the first time, so it is cut off where a reader would not wait for the rest.
   const maxSteps = Math.min(stepsLeft, 4 * stepsToPlaceMax + stepsForMoreStates);
-  return deadEndOf(searchPrefix(high, { suspect: high, maxSteps }), timeline.required[high]);
+  const deadEnd = deadEndOf(searchPrefix(high, { suspect: high, maxSteps }), timeline.required[high]);
+  if (deadEnd === undefined || !fits(model, deadEnd)) return deadEnd;
+  // With foresight the search stops before an operation that fits and leads nowhere, which explains nothing. Without, it goes on to
+  // the one that does not fit.
+  const { hint: _, canBecome: __, ...withoutForesight } = model;
+  const steps = Math.min(stepsLeft, maxSteps);
+  return deadEndOf(searchPrefix(high, { suspect: high, maxSteps: steps }, withoutForesight), timeline.required[high]) ?? deadEnd;
+}
+
+/** Whether the operation that is said to be stuck could have been placed in a state that was met. */
+function fits<S, I, O>(model: Model<S, I, O>, { states, unplaced: [stuck] }: DeadEnd<S, I, O>): boolean {
+  return stuck !== undefined && states.some((state) => model.step(state, stuck.input, stuck.output) !== null);
 }
 
 const stepsForMoreStates = 200_000;
