@@ -163,6 +163,35 @@ test.skipIf(isMissing)(
 );
 
 test.skipIf(isMissing)(
+  "who reads, writes or asks for a session while a server sleeps past its session is answered when it wakes, not told that it is over",
+  async () => {
+    // So that the session of readings ends as soon as the others.
+    const own = await ownEnsemble({ lines: ["maxSessionTimeout=2000"] });
+    const engine = await engineOn(own.url);
+    const store = engine.store(name());
+    await store.txn({ then: [op.put("a", "1")] });
+    const before = await store.session({ ttlMs: 2_000 });
+    own.servers[0]?.process.pause();
+    await until(() => !before.alive, "the session is lost", 5_000);
+    await pass(2_000);
+    const asking = Promise.all([
+      store.txn({ then: [op.range({ key: "a" })] }, { timeoutMs: 30_000 }),
+      // What was sent to a server that then ended the session may have happened; nothing else may be said of it.
+      store.txn({ then: [op.put("b", "2")] }, { timeoutMs: 30_000 }).catch((error: unknown) => {
+        if (!hasCode(error, "CONNECTION_LOST")) throw error;
+      }),
+      store.session({ ttlMs: 2_000, timeoutMs: 30_000 }),
+    ]);
+    await pass(100);
+    own.servers[0]?.process.resume();
+    const [{ results }, , session] = await asking;
+    expect(results[0]?.kind === "range" && results[0].entries.map(({ text }) => text)).toEqual(["1"]);
+    expect(await store.txn({ then: [op.put("mine", "", { session: session.id })] })).toMatchObject({ succeeded: true });
+  },
+  90_000,
+);
+
+test.skipIf(isMissing)(
   "after an event loop that stood still for longer than the TTL, the first line knows, and its key goes",
   async () => {
     const engine = await engineOn(zookeeper.url);

@@ -8,7 +8,7 @@
  * All keep-alives of one TTL in one turn are one write.
  */
 import { background } from "../../base/background.ts";
-import { ConclaveError, conclaveError } from "../../base/errors.ts";
+import { ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Platform, Telemetry } from "../../base/ports.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
@@ -24,6 +24,8 @@ import type { ZkClient, ZkClientOptions } from "./zk-client.ts";
 
 const openTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;
+/** Before an opening that lost its connection or its session is tried again. */
+const againMs = 50;
 /** What a session left behind is looked for again after this long, as often as this. */
 const forgetAgainMs = 1_000;
 const forgetTries = 30;
@@ -45,6 +47,8 @@ interface Class {
   readonly node: string;
   readonly sessions: Set<ClientSession>;
   due: Set<ClientSession>;
+  /** The next session is opened on another one. */
+  readonly retire: () => void;
 }
 
 export class ZkSessions implements SessionHost {
@@ -69,33 +73,57 @@ export class ZkSessions implements SessionHost {
   async open(ttlMs: number, { signal, timeoutMs = openTimeoutMs }: SessionOptions = {}): Promise<ClientSession> {
     if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
     this.processHold.retain();
+    const untilMs = this.platform.now() + timeoutMs;
     try {
-      const kept = await this.#class(ttlMs);
-      if (kept.client.isOver) throw conclaveError("CONNECTION_LOST", "ZooKeeper has ended the session.", { definite: true });
-      // What was confirmed for the others counts for this one from its own word on.
-      let sentMs = this.platform.now();
-      const onSend = (): void => {
-        sentMs = this.platform.now();
-      };
-      const [reply] = await kept.client.call([setData(kept.node, { data: nothing, version: -1 })], { timeoutMs, signal, onSend });
-      if (reply.code === codes.noNode) {
-        // Somebody has deleted its node: nothing can be confirmed on it any more.
-        this.#classes.delete(ttlMs);
-        for (const session of [...kept.sessions]) session.expire();
-        await kept.client.close();
-        throw conclaveError("CONNECTION_LOST", "The node of the session was deleted.", { definite: true });
+      for (;;) {
+        const kept = await this.#class(ttlMs);
+        signal?.throwIfAborted();
+        try {
+          return await this.#openOn(kept, { signal, timeoutMs: Math.max(1, untilMs - this.platform.now()) });
+        } catch (error) {
+          // Nothing of this caller's is bound yet, and saying a keep-alive twice does no harm: the next connection is as good, and,
+          // where the servers have ended ZooKeeper's session (as after a sleep), the next session.
+          const isLost = kept.client.isOver || hasCode(error, "CONNECTION_LOST");
+          if (!isLost || this.#isClosed || signal?.aborted || this.platform.now() + againMs > untilMs) throw error;
+        }
+        await new Promise<void>((resolve) => void this.platform.setTimer(againMs, resolve));
       }
-      if (reply.code !== codes.ok) throw errorOfCode(reply.code, "Opening a session");
-      const number = drawNumber(this.platform);
-      const session = new ClientSession({ id: String(number), ttlMs: kept.client.ttlMs, sentMs, host: this });
-      kept.sessions.add(session);
-      this.#classOf.set(number, kept);
-      if (this.#isClosed) session.abandon();
-      this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs: session.ttlMs });
-      return session;
     } finally {
       this.processHold.release();
     }
+  }
+
+  /** One of ours on ZooKeeper's. */
+  async #openOn(
+    kept: Class,
+    options: { readonly signal: AbortSignal | undefined; readonly timeoutMs: number },
+  ): Promise<ClientSession> {
+    const { client, node, sessions } = kept;
+    if (client.isOver) {
+      kept.retire();
+      throw conclaveError("CONNECTION_LOST", "ZooKeeper has ended the session.", { definite: true });
+    }
+    // What was confirmed for the others counts for this one from its own word on.
+    let sentMs = this.platform.now();
+    const onSend = (): void => {
+      sentMs = this.platform.now();
+    };
+    const [reply] = await client.call([setData(node, { data: nothing, version: -1 })], { ...options, onSend });
+    if (reply.code === codes.noNode || reply.code === codes.sessionExpired) {
+      // Somebody has deleted its node, or the session is over: nothing can be confirmed on it any more.
+      kept.retire();
+      for (const session of [...sessions]) session.expire();
+      await client.close();
+      throw conclaveError("CONNECTION_LOST", "The session of ZooKeeper, or its node, is gone.", { definite: true });
+    }
+    if (reply.code !== codes.ok) throw errorOfCode(reply.code, "Opening a session");
+    const number = drawNumber(this.platform);
+    const session = new ClientSession({ id: String(number), ttlMs: client.ttlMs, sentMs, host: this });
+    sessions.add(session);
+    this.#classOf.set(number, kept);
+    if (this.#isClosed) session.abandon();
+    this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs: session.ttlMs });
+    return session;
   }
 
   shared(ttlMs: number, options: SessionOptions): Promise<ClientSession> {
@@ -170,16 +198,19 @@ export class ZkSessions implements SessionHost {
   }
 
   #class(ttlMs: number): Promise<Class> {
-    let opening = this.#classes.get(ttlMs);
-    if (opening === undefined) {
-      opening = this.#openClass(ttlMs);
-      this.#classes.set(ttlMs, opening);
-      opening.catch(() => this.#classes.delete(ttlMs));
-    }
+    const standing = this.#classes.get(ttlMs);
+    if (standing !== undefined) return standing;
+    const retire = (): void => {
+      // By then another may stand in its place.
+      if (this.#classes.get(ttlMs) === opening) this.#classes.delete(ttlMs);
+    };
+    const opening = this.#openClass(ttlMs, retire);
+    this.#classes.set(ttlMs, opening);
+    opening.catch(retire);
     return opening;
   }
 
-  async #openClass(ttlMs: number): Promise<Class> {
+  async #openClass(ttlMs: number, retire: () => void): Promise<Class> {
     const { acl, openClient, paths } = this.#options;
     let kept: Class | undefined;
     const client = await openClient({
@@ -188,18 +219,20 @@ export class ZkSessions implements SessionHost {
         for (const session of kept?.sessions ?? []) session.onLeader();
       },
       onOver: () => {
-        this.#classes.delete(ttlMs);
+        retire();
         for (const session of [...(kept?.sessions ?? [])]) session.expire();
       },
     });
     const node = paths.session(drawNumber(this.platform));
     const fields = { data: nothing, kind: "ephemeral", acl } as const;
-    const [reply] = await client.call([create(node, fields)], { timeoutMs: openTimeoutMs });
-    if (reply.code !== codes.ok) {
+    try {
+      const [reply] = await client.call([create(node, fields)], { timeoutMs: openTimeoutMs });
+      if (reply.code !== codes.ok) throw errorOfCode(reply.code, "Opening a session");
+    } catch (error) {
       await client.close();
-      throw errorOfCode(reply.code, "Opening a session");
+      throw error;
     }
-    kept = { client, node, sessions: new Set(), due: new Set() };
+    kept = { client, node, sessions: new Set(), due: new Set(), retire };
     return kept;
   }
 

@@ -8,7 +8,7 @@
  *
  * A join whose namespace has nobody else in it knows that from the write itself (`childCount`), and is the answer.
  */
-import { type ConclaveError, conclaveError } from "../../base/errors.ts";
+import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { Platform } from "../../base/ports.ts";
 import type { Limits } from "../../store/caps.ts";
 import { isReadOnly, type ResolvedOp, type ResolvedTxn, type SessionNumber } from "../../store/command.ts";
@@ -91,44 +91,55 @@ export async function runZkTxn(txn: ResolvedTxn, parts: ZkTxnParts, options: Cal
 
 // --- the whole way -----------------------------------------------------------------------------------------------------
 
-async function inFull(
-  txn: ResolvedTxn,
-  parts: ZkTxnParts,
-  { call, isTimeUp, isStale }: { readonly call: () => ZkCall; readonly isTimeUp: () => boolean; readonly isStale: boolean },
-): Promise<TxnResult> {
-  const { acl, limits, main, paths, platform, sessions } = parts;
-  const isReading = isReadOnly(txn);
-  const sight = sightOf(txn);
+interface InFull {
+  readonly call: () => ZkCall;
+  readonly isTimeUp: () => boolean;
+  readonly isStale: boolean;
+}
+
+async function inFull(txn: ResolvedTxn, parts: ZkTxnParts, options: InFull): Promise<TxnResult> {
+  const { main, platform, sessions } = parts;
+  const { isTimeUp } = options;
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, pauseMsMax)) {
-    const client = senderOf(txn, sessions) ?? (await main());
-    const scene = await reading(
-      () =>
-        readScene(sight, {
-          client,
-          paths,
-          guesses: parts.guesses,
-          freshness: isStale ? "any" : parts.reads,
-          call: call(),
-          isTimeUp,
-        } satisfies SceneOptions),
-      { isTimeUp, platform },
-    );
-    const entries = [...scene.nodes.values()].map(({ entry }) => entry);
-    const isAlive = (session: SessionNumber): boolean => sessions.clientOf(session) !== undefined;
-    const { answer, differences } = rehearse(txn, { revision: scene.revision, entries, isAlive }, limits);
-    if (isReading || differences.length === 0) return answer(scene.revision);
-    for (const { after, key } of differences) if (after?.session != null) sessions.noteBound(Number(after.session), key);
-    const steps = stepsOf(differences, scene, { paths, acl, owner: client.owner });
-    const [reply] = await client.call([multi(steps)], call());
-    if (didAll(reply)) {
-      for (const { after, key } of differences) if (after?.session == null) sessions.noteGone(key);
-      return answer(reply.zxid);
+    const owner = senderOf(txn, sessions);
+    const client = owner ?? (await main());
+    try {
+      const result = await onceInFull(txn, parts, { ...options, client });
+      if (result !== undefined) return result;
+      if (isTimeUp()) throw conclaveError("TIMEOUT", "Others wrote the same keys each time it was tried.", { definite: true });
+    } catch (error) {
+      // Nothing is bound to the session that is read by: where the servers have ended it, the next one is as good.
+      if (owner !== undefined || !client.isOver || !hasCode(error, "SESSION_EXPIRED") || isTimeUp()) throw error;
     }
-    checkConflict(reply);
-    if (isTimeUp()) throw conclaveError("TIMEOUT", "Others wrote the same keys each time it was tried.", { definite: true });
     const jitter = platform.randomUint32() / 2 ** 32;
     await new Promise<void>((resolve) => void platform.setTimer(pauseMs * jitter, resolve, { ref: true }));
   }
+}
+
+/** Undefined: somebody was faster. */
+async function onceInFull(
+  txn: ResolvedTxn,
+  parts: ZkTxnParts,
+  { call, client, isStale, isTimeUp }: InFull & { readonly client: ZkClient },
+): Promise<TxnResult | undefined> {
+  const { acl, guesses, limits, paths, platform, reads, sessions } = parts;
+  const sight = sightOf(txn);
+  const freshness = isStale ? "any" : reads;
+  const read = () => readScene(sight, { client, paths, guesses, freshness, call: call(), isTimeUp } satisfies SceneOptions);
+  const scene = await reading(read, { isTimeUp, platform });
+  const entries = [...scene.nodes.values()].map(({ entry }) => entry);
+  const isAlive = (session: SessionNumber): boolean => sessions.clientOf(session) !== undefined;
+  const { answer, differences } = rehearse(txn, { revision: scene.revision, entries, isAlive }, limits);
+  if (isReadOnly(txn) || differences.length === 0) return answer(scene.revision);
+  for (const { after, key } of differences) if (after?.session != null) sessions.noteBound(Number(after.session), key);
+  const steps = stepsOf(differences, scene, { paths, acl, owner: client.owner });
+  const [reply] = await client.call([multi(steps)], call());
+  if (!didAll(reply)) {
+    checkConflict(reply);
+    return undefined;
+  }
+  for (const { after, key } of differences) if (after?.session == null) sessions.noteGone(key);
+  return answer(reply.zxid);
 }
 
 /** A reading is made again as long as there is time: the connection that it was sent over may have ended. */
