@@ -90,8 +90,8 @@ export class Log {
   #lastSequence: PersistSequence = 0;
   #bytesSinceSnapshot: number;
   /**
-   * Segments up to this index may go. Trails the newest snapshot while a received one is not yet noted: until then the
-   * segments still tell whether the log's own entry at its index contradicts it.
+   * Segments up to this index may go. Trails the newest snapshot while a received one is not yet noted, or what was persisted
+   * before one of its own is under way: until then the segments still tell whether the entry at its index contradicts it.
    */
   #coveredIndex: Index;
 
@@ -270,6 +270,9 @@ export class Log {
       throw error;
     }
     this.#bytesSinceSnapshot = Math.max(0, this.#bytesSinceSnapshot - bytesBefore);
+    // A follower hands out what is committed before its own disk has it, so the rename may have overtaken the truncation of
+    // another leader's entries. Until that is durable, the entry at the index shows that what stands behind it is overruled.
+    if (this.#pumping !== undefined) await this.#note([]);
     this.#coveredIndex = Math.max(this.#coveredIndex, content.index);
     this.#terms.forgetBelow(this.#coveredIndex);
     await this.#clean();

@@ -487,7 +487,7 @@ export class CoreWorld implements FaultTarget {
           stampMs: last.stampMs,
           lengthBytes: snapshotBytes,
         };
-        node.disk.takeSnapshot(snapshot);
+        node.disk.putSnapshot(snapshot, { underWay: node.pending.length });
         this.#feed(node, {
           kind: "snapshot-built",
           index: snapshot.index,
@@ -531,7 +531,8 @@ export class CoreWorld implements FaultTarget {
         const [content, stampMs] = new Float64Array(node.receiving.buffer) as unknown as [number, number];
         if (content !== index)
           throw new InvariantViolation("SnapshotWhole", `${node.name} installs ${index} from the bytes of ${content}`);
-        node.disk.installSnapshot({ index, term, configuration, stampMs, lengthBytes: snapshotBytes });
+        const snapshot = { index, term, configuration, stampMs, lengthBytes: snapshotBytes };
+        node.disk.putSnapshot(snapshot, { underWay: node.pending.length });
         node.deliveredCount = index;
         this.#feed(node, { kind: "snapshot-installed", nowMs: this.#clock(node), index, ok: true, stampMs });
       }),

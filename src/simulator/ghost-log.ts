@@ -16,6 +16,8 @@ export interface GhostLog {
   /** Undefined where nothing is held. */
   hashAt(index: Index): number | undefined;
   put(entry: LogEntry): void;
+  /** For an entry whose write a snapshot overtook: whether it hangs on another one than the snapshot's. Asked of each, in order. */
+  isOverruled(entry: LogEntry): boolean;
   truncate(from: Index): void;
   /** A snapshot of chosen entries took the place of everything up to the index. */
   install(index: Index, term: Term, hash: number): void;
@@ -32,6 +34,8 @@ export function contentHash(entry: LogEntry): number {
 /** `#hashes[i]` speaks for index `base + i` and everything below. */
 export class ChainLog implements GhostLog {
   base: Index = 0;
+  #baseTerm: Term = 0;
+  #overruled = false;
   #hashes: number[] = [0];
 
   get last(): Index {
@@ -51,19 +55,29 @@ export class ChainLog implements GhostLog {
     );
   }
 
+  isOverruled({ index, term }: LogEntry): boolean {
+    if (index === this.base) this.#overruled = term !== this.#baseTerm;
+    return this.#overruled;
+  }
+
   truncate(from: Index): void {
     if (from <= this.last) this.#hashes.length = Math.max(0, from - this.base);
   }
 
   /** What follows the index is kept only where the log agrees with the snapshot (Raft Fig. 13, steps 6 and 7). */
-  install(index: Index, _term: Term, hash: number): void {
-    this.#hashes = this.hashAt(index) === hash ? this.#hashes.slice(index - this.base) : [hash];
+  install(index: Index, term: Term, hash: number): void {
+    const own = this.hashAt(index);
+    if (own !== undefined) this.#overruled = own !== hash;
+    this.#hashes = own === hash ? this.#hashes.slice(index - this.base) : [hash];
     this.base = index;
+    this.#baseTerm = term;
   }
 
   clone(): ChainLog {
     const copy = new ChainLog();
     copy.base = this.base;
+    copy.#baseTerm = this.#baseTerm;
+    copy.#overruled = this.#overruled;
     copy.#hashes = this.#hashes.slice();
     return copy;
   }
@@ -95,6 +109,11 @@ export class SlotLog implements GhostLog {
     this.#hashes.set(entry.index, contentHash(entry));
     this.#terms.set(entry.index, entry.term);
     this.last = Math.max(this.last, entry.index);
+  }
+
+  /** Slots do not hang on one another. */
+  isOverruled(): boolean {
+    return false;
   }
 
   truncate(from: Index): void {

@@ -35,7 +35,12 @@ export interface Ghost {
   readonly disk: GhostLog;
   /** The named cells on its disk. */
   readonly meta: Map<string, string>;
-  pending: { readonly sequence: number; readonly operations: readonly LogOperation[] }[];
+  pending: {
+    readonly sequence: number;
+    readonly operations: readonly LogOperation[];
+    /** A snapshot was installed since it was asked for. */
+    readonly overtaken?: true;
+  }[];
   term: Term;
   committed: Index;
   delivered: Index;
@@ -211,7 +216,7 @@ export class GroupChecker<M> implements Checker<M> {
     if (before.pending.length > 0 && ghost.disk.last > before.disk.last)
       this.coverage.hit("a restart keeps a part of what was under way");
     const snapshotHash = this.#sparseSlots ? undefined : (this.chosen[recovered.snapshot?.index ?? 0]?.hash ?? 0);
-    const toDisk = (disk: GhostLog, operation: LogOperation): void => this.#toDisk(disk, operation);
+    const toDisk = this.#toDisk.bind(this);
     must(isPrefix(before, { recovered, log: ghost.disk, snapshotHash }, toDisk), "PrefixSurvives", () => {
       const had = `${before.disk.last} and ${JSON.stringify(Object.fromEntries(before.meta))}, ${before.pending.length} steps under way`;
       const has = `${ghost.disk.last} and ${JSON.stringify(Object.fromEntries(recovered.meta))}`;
@@ -322,7 +327,7 @@ export class GroupChecker<M> implements Checker<M> {
       const pending = ghost.pending[done] as Ghost["pending"][number];
       if (pending.sequence > sequence) break;
       for (const operation of pending.operations) {
-        this.#toDisk(ghost.disk, operation);
+        this.#toDisk(ghost.disk, operation, pending);
         if (operation.kind === "meta") for (const [name, value] of Object.entries(operation.values)) ghost.meta.set(name, value);
         if (operation.kind === "put") this.onDurable?.(member, ghost, operation.entry);
       }
@@ -330,11 +335,13 @@ export class GroupChecker<M> implements Checker<M> {
     ghost.pending.splice(0, done);
   }
 
-  #toDisk(disk: GhostLog, operation: LogOperation): void {
+  #toDisk(disk: GhostLog, operation: LogOperation, { overtaken = false }: { readonly overtaken?: boolean }): void {
     if (operation.kind === "truncate") disk.truncate(Math.max(operation.from, disk.base + 1));
     if (operation.kind !== "put") return;
     const { index } = operation.entry;
-    // What an installed snapshot overtook may reach the disk late; recovery ignores it, and so do we.
+    // What an installed snapshot overtook may reach the disk late. Recovery ignores what it covers, and what hangs on an entry
+    // that contradicts it (seed 1991), and so do we.
+    if (overtaken && disk.isOverruled(operation.entry)) return;
     if (this.#sparseSlots || (index > disk.base && index <= disk.last + 1)) disk.put(operation.entry);
   }
 
@@ -440,6 +447,7 @@ export class GroupChecker<M> implements Checker<M> {
     if (ghost.log.last > index) this.coverage.hit("a snapshot is installed over a log that reached beyond it");
     // The disk forgets in the same step: the snapshot's rename is what makes both durable.
     for (const log of [ghost.log, ghost.disk]) log.install(index, term, (chosen as Chosen).hash);
+    ghost.pending = ghost.pending.map((pending) => ({ ...pending, overtaken: true }));
     ghost.delivered = index;
     must(
       probe.committedIndex >= index,

@@ -12,21 +12,21 @@ export interface Persisted {
   readonly disk: GhostLog;
   readonly meta: ReadonlyMap<string, string>;
   /** Under way, in order. */
-  readonly pending: readonly { readonly operations: readonly LogOperation[] }[];
+  readonly pending: readonly { readonly operations: readonly LogOperation[]; readonly overtaken?: true }[];
 }
 
 /** `snapshotHash`: of the entry at the recovered snapshot's index; undefined for slots, where nothing hangs on what is below (seed 269). `log`: what was recovered. */
 export function isPrefix(
   before: Persisted,
   after: { readonly recovered: Recovered; readonly log: GhostLog; readonly snapshotHash: number | undefined },
-  toDisk: (disk: GhostLog, operation: LogOperation) => void,
+  toDisk: (disk: GhostLog, operation: LogOperation, step: { readonly overtaken?: true }) => void,
 ): boolean {
   const disk = before.disk.clone();
   const meta = new Map(before.meta);
   if (isSame(disk, meta, after)) return true;
-  for (const { operations } of before.pending) {
-    for (const operation of operations) {
-      toDisk(disk, operation);
+  for (const step of before.pending) {
+    for (const operation of step.operations) {
+      toDisk(disk, operation, step);
       if (operation.kind === "meta") for (const [name, value] of Object.entries(operation.values)) meta.set(name, value);
     }
     if (isSame(disk, meta, after)) return true;
