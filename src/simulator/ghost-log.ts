@@ -16,8 +16,8 @@ export interface GhostLog {
   /** Undefined where nothing is held. */
   hashAt(index: Index): number | undefined;
   put(entry: LogEntry): void;
-  /** For an entry whose write a snapshot overtook: whether it hangs on another one than the snapshot's. Asked of each, in order. */
-  isOverruled(entry: LogEntry): boolean;
+  /** Whether a snapshot overtook the entry's write and it hangs on another one than the snapshot's. Asked of each, in order. */
+  isOverruled(entry: LogEntry, write: { readonly overtaken: boolean }): boolean;
   truncate(from: Index): void;
   /** A snapshot of chosen entries took the place of everything up to the index. */
   install(index: Index, term: Term, hash: number): void;
@@ -55,8 +55,9 @@ export class ChainLog implements GhostLog {
     );
   }
 
-  isOverruled({ index, term }: LogEntry): boolean {
-    if (index === this.base) this.#overruled = term !== this.#baseTerm;
+  isOverruled({ index, term }: LogEntry, { overtaken }: { readonly overtaken: boolean }): boolean {
+    if (!overtaken) this.#overruled = false;
+    else if (index === this.base) this.#overruled = term !== this.#baseTerm;
     return this.#overruled;
   }
 

@@ -95,7 +95,8 @@ export class GroupChecker<M> implements Checker<M> {
   protected readonly configuration: Configuration;
   leaseHolders: () => readonly MemberId[] = () => [];
   readonly #sparseSlots: boolean;
-  readonly #wiped = new Set<MemberId>();
+  /** Whose disk was lost, and what it held then: it confirmed that much, and nobody who could overrule it is elected without it (stack seed 373). */
+  readonly #wiped = new Map<MemberId, GhostLog>();
   readonly #leaders = new Set<string>();
   /** Who was last told that it leads. */
   readonly #believers = new Set<MemberId>();
@@ -113,10 +114,9 @@ export class GroupChecker<M> implements Checker<M> {
   }
 
   onStart(member: MemberId, recovered: Recovered): void {
-    const makeLog = (): GhostLog => (this.#sparseSlots ? new SlotLog() : new ChainLog());
     const ghost: Ghost = {
-      log: makeLog(),
-      disk: makeLog(),
+      log: this.#makeLog(),
+      disk: this.#makeLog(),
       meta: new Map(recovered.meta),
       pending: [],
       term: 0,
@@ -148,7 +148,7 @@ export class GroupChecker<M> implements Checker<M> {
   }
 
   onWiped(member: MemberId): void {
-    this.#wiped.add(member);
+    this.#wiped.set(member, this.diskOf(member) ?? this.#makeLog());
     this.ghosts.delete(member);
     this.#believers.delete(member);
     this.afterWipe?.(member);
@@ -202,10 +202,19 @@ export class GroupChecker<M> implements Checker<M> {
 
   /** Whether the voter's disk holds what the deliverer hands out at the index. */
   protected isOnDisk(voter: MemberId, index: Index, hash: number, _deliverer: MemberId): boolean {
-    return this.ghosts.get(voter)?.disk.hashAt(index) === hash;
+    return this.diskOf(voter)?.hashAt(index) === hash;
+  }
+
+  /** Of a member whose disk was lost: as it was, because what it writes from then on counts for nobody. */
+  protected diskOf(member: MemberId): GhostLog | undefined {
+    return this.#wiped.get(member) ?? this.ghosts.get(member)?.disk;
   }
 
   // ------------------------------------------------------------------------------------------------------- the rules
+
+  #makeLog(): GhostLog {
+    return this.#sparseSlots ? new SlotLog() : new ChainLog();
+  }
 
   #checkSurvival(member: MemberId, ghost: Ghost, recovered: Recovered): void {
     const before = this.ghosts.get(member);
@@ -341,7 +350,7 @@ export class GroupChecker<M> implements Checker<M> {
     const { index } = operation.entry;
     // What an installed snapshot overtook may reach the disk late. Recovery ignores what it covers, and what hangs on an entry
     // that contradicts it (seed 1991), and so do we.
-    if (overtaken && disk.isOverruled(operation.entry)) return;
+    if (disk.isOverruled(operation.entry, { overtaken })) return;
     if (this.#sparseSlots || (index > disk.base && index <= disk.last + 1)) disk.put(operation.entry);
   }
 

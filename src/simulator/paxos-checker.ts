@@ -309,7 +309,7 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
   /** Handed out with a later stamp than the value's own where an older leader's value stands behind a newer one's. */
   protected override isOnDisk(voter: MemberId, index: Index, _hash: number, deliverer: MemberId): boolean {
     const held = this.ghosts.get(deliverer)?.log.hashAt(index);
-    return held !== undefined && this.ghosts.get(voter)?.disk.hashAt(index) === held;
+    return held !== undefined && this.diskOf(voter)?.hashAt(index) === held;
   }
 
   protected override onLeader(member: MemberId, _ghost: Ghost, term: Term): void {

@@ -3,7 +3,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
@@ -117,6 +117,21 @@ test.skipIf(isMissing)(
   60_000,
 );
 
+test.for(["etcd", "etcds"])(
+  "a server that accepts %s:// and hangs up before it speaks is asked about TLS, not said to refuse",
+  async (scheme) => {
+    const server = createServer((socket: Socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", () => socket.resetAndDestroy());
+    });
+    await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const error = await errorOf(connect({ url: `${scheme}://127.0.0.1:${port}`, timeoutMs: 2_000 }));
+    expect(error).toMatchObject({ code: "TLS_FAILED", definite: true });
+    server.close();
+  },
+);
+
 test.skipIf(isMissing || installed(["openssl"], ["version"]) === undefined)(
   "TLS: the right authority is let in; plain to TLS, TLS to plain and a foreign authority are TLS_FAILED",
   async () => {
@@ -143,7 +158,9 @@ test.skipIf(isMissing || installed(["openssl"], ["version"]) === undefined)(
     expect((await errorOf(connect({ url: own.url.replace("etcds", "etcd"), timeoutMs: 3_000 }))).code).toMatch(
       /TLS_FAILED|CONNECTION_LOST|CONNECTION_REFUSED|TIMEOUT/,
     );
-    expect((await errorOf(connect({ url: `etcds://127.0.0.1:${etcd.port}`, timeoutMs: 3_000 }))).code).toBe("TLS_FAILED");
+    expect(await errorOf(connect({ url: `etcds://127.0.0.1:${etcd.port}`, timeoutMs: 3_000 }))).toMatchObject({
+      code: "TLS_FAILED",
+    });
     rmSync(folder, { recursive: true });
   },
   60_000,

@@ -31,6 +31,9 @@ const rules: readonly Rule[] = [
     code: "TLS_FAILED",
     definite: true,
   },
+  // It accepted, and hung up before it spoke: one side most likely speaks TLS and the other does not. Which of both words a server's
+  // end leaves behind is a race between its answer and its reset.
+  { says: /No connection established.*(ECONNRESET|EPIPE|hang up)/, code: "TLS_FAILED", definite: true },
   {
     says: /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|No connection established|Name resolution/,
     code: "CONNECTION_REFUSED",
