@@ -31,8 +31,8 @@ const rooms: Readonly<Record<string, Room>> = {
   coordinator: { floor: 3, pure: true, mayImport: ["base", "store", "recipes"] },
   // The sketch of its L1 hashes keys as the rings do.
   "cache-core": { floor: 3, pure: true, mayImport: ["base", "hash", "store"] },
-  /** The ports of time and dice on Node, for every engine: engines never see one another. */
-  host: { floor: 3, pure: false, mayImport: ["base"] },
+  /** Node behind the ports of the pure rooms, for every engine: time, dice, and the client's `StallKeeper`. Engines never see one another. */
+  host: { floor: 3, pure: false, mayImport: ["base", "client"] },
   "engines/embedded": {
     floor: 4,
     pure: false,

@@ -94,6 +94,7 @@ export const errorTable = {
   BUSY: refused("Too much is in flight; send less at a time."),
   CONNECTION_LOST: unknown("Retry: it may have been done before the connection ended."),
   QUARANTINED: refused("Wait: after a failover no lock is granted until every earlier holder has stopped by its own clock."),
+  KEEPER_FAILED: refused("Mend what the cause names; without `maxStallMs` no thread and no second connection is needed."),
   REPLICAS_MISSING: unknown("It is done on the primary, and a failover may undo it: check the replicas, or lower `wait`."),
   ENGINE_REFUSED: refused("The message is the server's own; mend what it names."),
   CONNECTION_REFUSED: refused("Check that a member listens at the address."),

@@ -28,6 +28,7 @@ export type ConclaveEvent =
   | { readonly kind: "snapshot.installed"; readonly member: string; readonly index: number; readonly from: string }
   | { readonly kind: "member.halted"; readonly member: string; readonly why: string }
   | { readonly kind: "session.opened"; readonly member: string; readonly session: string; readonly ttlMs: number }
+  | { readonly kind: "keeper.down"; readonly why: string }
   | { readonly kind: "session.expired"; readonly member: string; readonly session: string }
   | { readonly kind: "connection.opened"; readonly member: string; readonly remote: string; readonly role: string }
   | { readonly kind: "connection.closed"; readonly member: string; readonly remote: string; readonly why: string }

@@ -28,13 +28,19 @@ export function addDoctorCommand(program: Command): void {
 function promise(caps: Caps): string {
   return table([
     ["engine", caps.engine],
-    ["a read sees every answered write", linearizable[caps.linearizable]],
+    ["a read sees every answered write", linearizable(caps)],
     ["an answered write survives", durability[caps.durability]],
     ["leases are judged by", caps.clock],
     ["tokens go on rising across", caps.tokenSurvives.join(", ") || "nothing: they begin anew"],
     ["the next holder is woken by", handOff[caps.handOff]],
     ["waiters are served", caps.fair ? "in the order of asking" : "in no order"],
     ["a watch tells", watch[caps.watch]],
+    [
+      "a blocked event loop",
+      caps.stallKeeper === true
+        ? "ends sessions at two thirds of their TTL, or after `maxStallMs` where that is asked for"
+        : "ends sessions at two thirds of their TTL",
+    ],
     [
       "a mutation sent twice",
       caps.claims ? "happens once" : "may happen twice; recipes name their keys so that it does not matter",
@@ -49,11 +55,17 @@ function diagnosis(findings: readonly Finding[]): string {
     .join("\n\n");
 }
 
-const linearizable: Readonly<Record<Caps["linearizable"], string>> = {
-  always: "always",
-  "until-failover": "until a failover, which may lose writes that were answered",
-  "per-partition": "within one partition",
-};
+function linearizable({ linearizable: how, failoverMay = "may lose writes that were answered" }: Caps): string {
+  switch (how) {
+    case "always":
+      return "always";
+    case "until-failover":
+      return `until a failover, which ${failoverMay}`;
+    case "per-partition":
+      return "within one partition";
+  }
+}
+
 const durability: Readonly<Record<Caps["durability"], string>> = {
   quorum: "the loss of any minority: a majority has it on disk",
   "local-fsync": "a crash: it is on this disk",

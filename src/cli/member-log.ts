@@ -70,6 +70,7 @@ function levelOf(kind: ConclaveEvent["kind"]): LogLevel {
       return "debug";
     case "connection.refused":
     case "hold.lost":
+    case "keeper.down":
     case "transaction.fenced":
     case "transaction.recovery-failed":
       return "warn";
@@ -102,6 +103,8 @@ function sentenceOf(event: ConclaveEvent): string {
       return `session ${event.session} opened, ${event.ttlMs} ms`;
     case "session.expired":
       return `session ${event.session} expired`;
+    case "keeper.down":
+      return `the thread that keeps sessions alive has ended: ${event.why}`;
     case "connection.opened":
       return `${event.role} connected from ${event.remote}`;
     case "connection.closed":

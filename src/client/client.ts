@@ -13,6 +13,7 @@ import type { Platform, Timer } from "../base/ports.ts";
 import type { Caps } from "../store/caps.ts";
 import { namespacePrefix, wholeRange } from "../store/key.ts";
 import { resolveTxn } from "../store/resolve.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type {
   CallOptions,
   Engine,
@@ -35,7 +36,9 @@ import type { Link, LinkOwner } from "./link.ts";
 import { Navigator, type NodeInfo } from "./navigator.ts";
 import { type ClientLimits, type ClientOptions, checkClientOptions, checkTtl } from "./options.ts";
 import { ProcessHold } from "./process-hold.ts";
+import type { ClientSession } from "./session.ts";
 import { SessionKeeper } from "./session-keeper.ts";
+import type { LeaseKeeping, LeaseToKeep, StallKeeper } from "./stall-keeper.ts";
 import { ClientWatch } from "./watch.ts";
 
 /** Whom the client talks to. */
@@ -47,7 +50,7 @@ export interface Connected {
   readonly nodes: readonly NodeInfo[];
 }
 
-export class Client implements Engine {
+export class Client implements Engine, LeaseKeeping {
   #caps: Caps;
   readonly #options: ClientOptions;
   readonly #limits: ClientLimits;
@@ -66,7 +69,7 @@ export class Client implements Engine {
   constructor(options: ClientOptions) {
     this.#limits = checkClientOptions(options);
     this.#options = options;
-    this.#caps = options.caps;
+    this.#caps = withKeeper(options);
     const { platform, transport, addresses, telemetry } = options;
     this.#platform = platform;
     this.#processHold = new ProcessHold(platform);
@@ -104,6 +107,7 @@ export class Client implements Engine {
       navigator: this.#navigator,
       caller: this.#caller,
       onAsked,
+      stallKeeper: options.stallKeeper,
     });
   }
 
@@ -113,7 +117,7 @@ export class Client implements Engine {
 
   /** What the first answer of a member taught about the engine behind. Before the first store is made. */
   promises(caps: Caps): void {
-    this.#caps = caps;
+    this.#caps = withKeeper({ caps, stallKeeper: this.#options.stallKeeper });
   }
 
   /** @throws INVALID_OPTION */
@@ -151,6 +155,12 @@ export class Client implements Engine {
     return decodeStatus(text);
   }
 
+  /** In the thread of a keeper: keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    this.#assertOpen();
+    return this.#sessions.adopt(lease);
+  }
+
   /** Sessions end, calls in flight fail with CLOSED, watches end. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -184,6 +194,7 @@ export class Client implements Engine {
     checkCallOptions(options);
     const ttlMs = options.ttlMs ?? this.#limits.sessionTtlMs;
     checkTtl(ttlMs, "ttlMs", this.caps);
+    checkMaxStall(options.maxStallMs, this.caps);
     this.#assertOpen();
     options.signal?.throwIfAborted();
     return isShared ? this.#sessions.shared(ttlMs, options) : this.#sessions.open(ttlMs, options);
@@ -327,6 +338,7 @@ export class Client implements Engine {
     for (const watch of [...this.#watches.values()]) watch.end();
     this.#caller.close();
     await this.#sessions.close();
+    await this.#options.stallKeeper?.close();
     this.#caller.stop();
     this.#silenceTimer?.cancel();
     this.#navigator.close();
@@ -335,6 +347,10 @@ export class Client implements Engine {
   #assertOpen(): void {
     if (this.#closing !== undefined) throw conclaveError("CLOSED", "The client was closed.");
   }
+}
+
+function withKeeper({ caps, stallKeeper }: { readonly caps: Caps; readonly stallKeeper?: StallKeeper | undefined }): Caps {
+  return stallKeeper === undefined ? caps : { ...caps, stallKeeper: true };
 }
 
 type ClientWatchRange = ConstructorParameters<typeof ClientWatch>[0]["range"];

@@ -15,6 +15,7 @@ import type { Platform, Telemetry, Timer } from "../base/ports.ts";
 import type { SessionOptions } from "../store/store.ts";
 import type { ProcessHold } from "./process-hold.ts";
 import { ClientSession, type SessionHost } from "./session.ts";
+import { adopted, keptThroughStalls, type LeaseToKeep, type StallKeeper, sharedKey } from "./stall-keeper.ts";
 
 /** One call of the server. */
 export interface LeaseCall {
@@ -51,6 +52,8 @@ export interface LeaseSessionsOptions {
   readonly platform: Platform;
   readonly processHold: ProcessHold;
   readonly server: LeaseServer;
+  /** Closed with the sessions. */
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
   /** Whether anybody waits for what the end of a session would tell. */
   readonly isAnyoneWatching: () => boolean;
@@ -68,7 +71,7 @@ export class LeaseSessions implements SessionHost {
   readonly processHold: ProcessHold;
   readonly #options: LeaseSessionsOptions;
   readonly #sessions = new Set<ClientSession>();
-  readonly #shared = new Map<number, Shared>();
+  readonly #shared = new Map<string, Shared>();
   /** Asked for in this turn. */
   #due = new Set<ClientSession>();
   #pokeTimer: Timer | undefined;
@@ -86,7 +89,7 @@ export class LeaseSessions implements SessionHost {
    */
   async open(
     ttlMs: number,
-    { signal, timeoutMs }: SessionOptions = {},
+    { maxStallMs, signal, timeoutMs }: SessionOptions = {},
     onQuarantine: (leftMs: number) => void = () => undefined,
   ): Promise<ClientSession> {
     const untilMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.platform.now() + timeoutMs;
@@ -94,7 +97,8 @@ export class LeaseSessions implements SessionHost {
     for (;;) {
       if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
       try {
-        return await this.#openOnce(ttlMs, { signal, timeoutMs: timeoutMs ?? openTimeoutMs });
+        const opened = await this.#openOnce(ttlMs, { signal, timeoutMs: timeoutMs ?? openTimeoutMs });
+        return await keptThroughStalls(opened, this.#options.stallKeeper, { maxStallMs, signal, timeoutMs });
       } catch (error) {
         if (!hasCode(error, "QUARANTINED")) throw error;
         const leftMs = (error as { leftMs?: number }).leftMs ?? pokeAgainMs;
@@ -106,19 +110,28 @@ export class LeaseSessions implements SessionHost {
     }
   }
 
+  /** Keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    const session = adopted(lease, this);
+    this.#sessions.add(session);
+    this.keepAlive(session);
+    return session;
+  }
+
   /** The client's session of this TTL: one opening for all who ask meanwhile. */
-  shared(ttlMs: number, { signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
-    let shared = this.#shared.get(ttlMs);
+  shared(ttlMs: number, { maxStallMs, signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
+    const key = sharedKey(ttlMs, maxStallMs);
+    let shared = this.#shared.get(key);
     if (shared === undefined) {
       shared = { session: undefined, refusal: undefined, opening: undefined };
-      this.#shared.set(ttlMs, shared);
+      this.#shared.set(key, shared);
     }
     const entry = shared;
     if (entry.session?.alive) return Promise.resolve(entry.session);
     const onQuarantine = (leftMs: number): void => {
       entry.refusal = { leftMs, atMs: this.platform.now() };
     };
-    entry.opening ??= this.open(ttlMs, {}, onQuarantine)
+    entry.opening ??= this.open(ttlMs, maxStallMs === undefined ? {} : { maxStallMs }, onQuarantine)
       .then((opened) => {
         entry.session = opened;
         return opened;
@@ -174,6 +187,7 @@ export class LeaseSessions implements SessionHost {
     const sessions = [...this.#sessions];
     this.#pokeTimer?.cancel();
     await Promise.all(sessions.map((session) => session.close()));
+    await this.#options.stallKeeper?.close();
     this.#isClosed = true;
     this.#pokeTimer?.cancel();
   }

@@ -5,6 +5,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Platform, Telemetry, Transport } from "../base/ports.ts";
 import type { Caps } from "../store/caps.ts";
+import type { StallKeeper } from "./stall-keeper.ts";
 
 /** Bounds and waits of one client. Every field is optional at the door; the defaults are `clientLimitsDefault`. */
 export interface ClientLimits {
@@ -61,6 +62,8 @@ export interface ClientOptions {
   /** What the engine behind promises, and the limits that are checked before anything is sent. */
   readonly caps: Caps;
   readonly limits?: Partial<ClientLimits>;
+  /** Closed with the client. Default: none; `caps.stallKeeper` must say the same. */
+  readonly stallKeeper?: StallKeeper;
   readonly telemetry?: Telemetry<ConclaveEvent>;
   /** For the members' logs. Default "client". */
   readonly clientName?: string;

@@ -18,6 +18,7 @@ import type { Navigator } from "./navigator.ts";
 import type { ClientLimits } from "./options.ts";
 import type { ProcessHold } from "./process-hold.ts";
 import { ClientSession, type SessionHost } from "./session.ts";
+import { adopted, keptThroughStalls, type LeaseToKeep, type StallKeeper, sharedKey } from "./stall-keeper.ts";
 
 type Opened = Extract<Outcome, { readonly kind: "opened" }> & { readonly sentMs: number };
 
@@ -29,6 +30,7 @@ export interface SessionKeeperOptions {
   readonly navigator: Navigator;
   readonly caller: Caller;
   readonly onAsked: (link: Link, nowMs: number) => void;
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
@@ -45,8 +47,8 @@ export class SessionKeeper implements SessionHost {
   readonly #sessions = new Set<ClientSession>();
   /** Keep-alives without an answer, by request id. */
   readonly #attempts = new Map<number, Attempt>();
-  /** By TTL: the shared session, or its opening. */
-  readonly #shared = new Map<number, { session: ClientSession | undefined; opening: Promise<ClientSession> | undefined }>();
+  /** By `sharedKey`: the shared session, or its opening. */
+  readonly #shared = new Map<string, { session: ClientSession | undefined; opening: Promise<ClientSession> | undefined }>();
   /** Claims of the shared session of the default TTL. */
   #claims: { readonly window: ClaimWindow; readonly session: ClientSession } | undefined;
   #isOpeningClaims = false;
@@ -70,13 +72,13 @@ export class SessionKeeper implements SessionHost {
 
   /** The session by which the client makes its claims, or will. */
   get claimSession(): ClientSession | undefined {
-    return this.#shared.get(this.#options.limits.sessionTtlMs)?.session;
+    return this.#shared.get(sharedKey(this.#options.limits.sessionTtlMs, undefined))?.session;
   }
 
   /** Opens a session of the caller's own. */
   async open(ttlMs: number, options: SessionOptions = {}): Promise<ClientSession> {
     for (;;) {
-      const { signal, timeoutMs } = options;
+      const { maxStallMs, signal, timeoutMs } = options;
       const opened = await this.#options.caller.submit<Opened>({ kind: "open-session", number: ttlMs, signal, timeoutMs });
       const session = new ClientSession({ id: opened.session, ttlMs, sentMs: opened.sentMs, host: this });
       // Opened by a copy that was said long ago: too old to rely on, and it lapses by itself.
@@ -87,21 +89,31 @@ export class SessionKeeper implements SessionHost {
       }
       this.#sessions.add(session);
       this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs });
-      return session;
+      return keptThroughStalls(session, this.#options.stallKeeper, { maxStallMs, signal, timeoutMs });
     }
+  }
+
+  /** Keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    const session = adopted(lease, this);
+    this.#sessions.add(session);
+    this.keepAlive(session);
+    return session;
   }
 
   /** The client's session of this TTL: one opening for all who ask meanwhile. */
   shared(ttlMs: number, options: SessionOptions = {}): Promise<ClientSession> {
-    let shared = this.#shared.get(ttlMs);
+    const { maxStallMs } = options;
+    const key = sharedKey(ttlMs, maxStallMs);
+    let shared = this.#shared.get(key);
     if (shared === undefined) {
       shared = { session: undefined, opening: undefined };
-      this.#shared.set(ttlMs, shared);
+      this.#shared.set(key, shared);
     }
     const { session } = shared;
     if (session?.alive) return Promise.resolve(session);
     const entry = shared;
-    entry.opening ??= this.open(ttlMs)
+    entry.opening ??= this.open(ttlMs, maxStallMs === undefined ? {} : { maxStallMs })
       .then((opened) => {
         entry.session = opened;
         return opened;

@@ -1,37 +1,42 @@
 /**
- * The sessions that all of a process share, one for each TTL: opened on first use, and anew once lost.
+ * The sessions that all of a process share, one for each TTL and `maxStallMs`: opened on first use, and anew once lost.
  */
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal, raceSignal } from "../base/link-signal.ts";
 import type { Platform } from "../base/ports.ts";
 import type { SessionOptions } from "../store/store.ts";
 import type { ClientSession } from "./session.ts";
+import { sharedKey } from "./stall-keeper.ts";
 
 interface Shared {
   session: ClientSession | undefined;
   opening: Promise<ClientSession> | undefined;
 }
 
+type Open = (ttlMs: number, options: Pick<SessionOptions, "maxStallMs">) => Promise<ClientSession>;
+
 export class SharedSessions {
   readonly #platform: Platform;
-  readonly #open: (ttlMs: number) => Promise<ClientSession>;
-  readonly #byTtl = new Map<number, Shared>();
+  readonly #open: Open;
+  readonly #shared = new Map<string, Shared>();
 
-  constructor(platform: Platform, open: (ttlMs: number) => Promise<ClientSession>) {
+  constructor(platform: Platform, open: Open) {
     this.#platform = platform;
     this.#open = open;
   }
 
   /** One opening for all who ask meanwhile; a caller's signal and time end that caller's wait alone. @throws TIMEOUT */
   of(ttlMs: number, options: SessionOptions): Promise<ClientSession> {
-    let shared = this.#byTtl.get(ttlMs);
+    const { maxStallMs } = options;
+    const key = sharedKey(ttlMs, maxStallMs);
+    let shared = this.#shared.get(key);
     if (shared === undefined) {
       shared = { session: undefined, opening: undefined };
-      this.#byTtl.set(ttlMs, shared);
+      this.#shared.set(key, shared);
     }
     const entry = shared;
     if (entry.session?.alive) return Promise.resolve(entry.session);
-    entry.opening ??= this.#open(ttlMs)
+    entry.opening ??= this.#open(ttlMs, maxStallMs === undefined ? {} : { maxStallMs })
       .then((opened) => {
         entry.session = opened;
         return opened;

@@ -26,6 +26,13 @@ export interface LockOptions {
   /** What the others read about a holder or waiter: anything that JSON can carry. Default: nothing. */
   readonly meta?: unknown;
   /**
+   * Keeps the lock while the event loop is blocked, from a thread of its own, but no longer than this: then it is lost, and
+   * `held` says so in the first line after the block. Milliseconds, 1_000-600_000, measured to within a twentieth. Default: no
+   * thread; a block of two thirds of `ttlMs` loses the lock. For work that computes for long without a pause; a program that
+   * hangs still lets go. Needs `caps.stallKeeper`.
+   */
+  readonly maxStallMs?: number;
+  /**
    * The longest time that a hold may last, however healthy its session is. Milliseconds. Default: no limit.
    * Beyond it the hold is lost like any other lost hold, and its place is given up.
    */

@@ -10,7 +10,7 @@ import type { ConclaveEvent } from "../base/event.ts";
 import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
-import type { Revision, Session, SessionId, Store } from "../store/store.ts";
+import type { Revision, Session, SessionId, SessionOptions, Store } from "../store/store.ts";
 import { whenWorthATry } from "./barging.ts";
 import { Hold } from "./hold.ts";
 import type { LockDelay } from "./lock-delay.ts";
@@ -33,6 +33,7 @@ export interface CampaignOptions {
   /** The rule by which turns come. */
   readonly queue: Queue;
   readonly ttlMs: number;
+  readonly maxStallMs?: number;
   /** What the others read. */
   readonly value: string;
   readonly name: string;
@@ -217,13 +218,16 @@ async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promis
 
 /** A session and a place of it. A session that the store has ended is replaced once its process has noticed, too. */
 async function takePlace<P>(
-  { store, ttlMs, value, waitMs, signal: given }: CampaignOptions,
+  { store, ttlMs, maxStallMs, value, waitMs, signal: given }: CampaignOptions,
   { link, follow, unfollow }: Scope,
   join: (options: JoinOptions) => Promise<P>,
 ): Promise<P> {
+  const asked = maxStallMs === undefined ? { ttlMs } : { ttlMs, maxStallMs };
   for (let tries = 1; ; tries++) {
     const isQuick = given === undefined && tries === 1;
-    const session = isQuick ? await openQuickly(store, ttlMs, waitMs, link) : await openSession(store, ttlMs, link);
+    const session = isQuick
+      ? await openQuickly(store, asked, waitMs, link)
+      : await store.sharedSession({ ...asked, signal: link.signal });
     follow(session);
     try {
       return await join({
@@ -243,14 +247,10 @@ async function takePlace<P>(
   }
 }
 
-function openSession(store: Store, ttlMs: number, { signal }: LinkedSignal): Promise<Session> {
-  return store.sharedSession({ ttlMs, signal });
-}
-
 /** Nearly always it is open, and nobody needs a signal to wait by. */
-async function openQuickly(store: Store, ttlMs: number, waitMs: number, link: LinkedSignal): Promise<Session> {
+async function openQuickly(store: Store, asked: SessionOptions, waitMs: number, link: LinkedSignal): Promise<Session> {
   try {
-    return await store.sharedSession({ ttlMs, timeoutMs: Math.min(waitMs, delayMsMax) });
+    return await store.sharedSession({ ...asked, timeoutMs: Math.min(waitMs, delayMsMax) });
   } catch (error) {
     // Where the time is up, that is the reason.
     link.signal.throwIfAborted();

@@ -20,6 +20,7 @@ import type { ConclaveEvent } from "../base/event.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type { CallOptions, Compare, Revision, SessionId, Store, WatchBatch } from "../store/store.ts";
 import { lockDefaults } from "./acquirable.ts";
 import { Bell, sleep } from "./bell.ts";
@@ -34,6 +35,8 @@ import { type Revocations, revocationsOf } from "./revocation.ts";
 export interface ElectionOptions {
   /** How long the leader may be silent before the next one leads. As for a lock. Default 15_000. */
   readonly ttlMs?: number;
+  /** Keeps the term while the event loop is blocked, but no longer than this. As for a lock. Default: no thread. */
+  readonly maxStallMs?: number;
   /** Hears `hold.granted` and `hold.lost`. */
   readonly telemetry?: Telemetry<ConclaveEvent>;
 }
@@ -69,6 +72,7 @@ export function createElection(engine: StoreSource, name: string, options: Elect
   const store = engine.store(`election/${name}`);
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
+  checkMaxStall(options.maxStallMs, store.caps);
   const candidates = engine.store(`election-candidates/${name}`);
   return new Election(store, { ...options, name, ttlMs, candidates, revocations: revocationsOf(engine, store) });
 }
@@ -77,6 +81,8 @@ export function createElection(engine: StoreSource, name: string, options: Elect
 export class Election {
   readonly name: string;
   readonly ttlMs: number;
+  /** What its sessions are asked for with. */
+  readonly #lease: { readonly ttlMs: number; readonly maxStallMs?: number };
   readonly #store: Store;
   readonly #telemetry: Telemetry<ConclaveEvent> | undefined;
   readonly #revocations: Revocations;
@@ -94,7 +100,9 @@ export class Election {
     },
   ) {
     this.name = options.name;
-    this.ttlMs = options.ttlMs;
+    const { maxStallMs, ttlMs } = options;
+    this.ttlMs = ttlMs;
+    this.#lease = maxStallMs === undefined ? { ttlMs } : { ttlMs, maxStallMs };
     this.#store = store;
     this.#telemetry = options.telemetry;
     this.#revocations = options.revocations;
@@ -198,7 +206,7 @@ export class Election {
       store: this.#store,
       queue: queueOf(exclusiveLine),
       revocations: this.#revocations,
-      ttlMs: this.ttlMs,
+      ...this.#lease,
       value: encodeAnnouncement({ value, ...(candidate === undefined ? {} : { candidate }) }),
       name: this.name,
       title: this.#title(),
@@ -213,7 +221,7 @@ export class Election {
     const { priority = 0, value } = options;
     const whole = linkSignal(options.signal);
     const { signal } = whole;
-    const session = await this.#candidates.sharedSession({ ttlMs: this.ttlMs, signal });
+    const session = await this.#candidates.sharedSession({ ...this.#lease, signal });
     const candidacy = await Candidacy.register(this.#candidates, { session, priority, value, signal });
     const lost = linkSignal(session.lost);
     lost.signal.addEventListener("abort", () => whole.abort(lost.signal.reason), { once: true });

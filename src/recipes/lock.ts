@@ -12,6 +12,7 @@
 import { assert } from "../base/assert.ts";
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type { CallOptions, Store } from "../store/store.ts";
 import { Acquirable, type AcquirableParts, type LockOptions, lockDefaults } from "./acquirable.ts";
 import { type Contender, contenderOf } from "./campaign.ts";
@@ -49,6 +50,7 @@ export function lockParts(engine: StoreSource, name: string, options: LockOption
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
+  checkMaxStall(options.maxStallMs, store.caps);
   encodeMetadata(options.meta, "meta");
   const title = `Lock ${JSON.stringify(name)}`;
   const revocations = revocationsOf(engine, store);

@@ -15,6 +15,7 @@
  * ZooKeeper's recipe of shared locks waits for the next-lower write node in the same way.
  */
 import { conclaveError } from "../base/errors.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type { CallOptions } from "../store/store.ts";
 import { Acquirable, type AcquirableParts, type LockOptions, lockDefaults } from "./acquirable.ts";
 import type { Contender } from "./campaign.ts";
@@ -44,6 +45,7 @@ export function createReadWriteLock(engine: StoreSource, name: string, options: 
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
+  checkMaxStall(options.maxStallMs, store.caps);
   refuseTurns(options, "read/write lock");
   encodeMetadata(options.meta, "meta");
   return new ReadWriteLock({ ...options, name, ttlMs, store, revocations: revocationsOf(engine, store) });

@@ -5,6 +5,7 @@
  * semaphore orders grants, and fences nothing.
  */
 import { conclaveError } from "../base/errors.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type { CallOptions } from "../store/store.ts";
 import { Acquirable, type AcquirableParts, type AcquireOptions, type LockOptions, lockDefaults } from "./acquirable.ts";
 import type { Contender } from "./campaign.ts";
@@ -40,6 +41,7 @@ export function createSemaphore(engine: StoreSource, name: string, options: Sema
   const ttlMs = options.ttlMs ?? lockDefaults.ttlMs;
   checkTtlMs(ttlMs, store.caps.limits, store.caps.engine);
   checkHoldTimes(options);
+  checkMaxStall(options.maxStallMs, store.caps);
   refuseTurns(options, "semaphore");
   checkCount(options.permits, "permits");
   encodeMetadata(options.meta, "meta");

@@ -12,6 +12,8 @@ export interface Caps {
   readonly protocol?: ProtocolName;
   /** Whether a read sees every write that was answered before it began. */
   readonly linearizable: "always" | "until-failover" | "per-partition";
+  /** Where that is `until-failover`: what a failover may do, in words that go on after "until a failover, which". */
+  readonly failoverMay?: string;
   /** What an answered write survives. */
   readonly durability: "quorum" | "local-fsync" | "async-replica" | "memory";
   /** `log`: every event with its previous value. `level`: some state no older than the change. */
@@ -26,6 +28,8 @@ export interface Caps {
   readonly crossNamespace: boolean;
   /** Revisions of different namespaces are not comparable, except within one txn. Left out: one order for all. */
   readonly orderPerNamespace?: boolean;
+  /** A session can be kept alive from another thread while the event loop is blocked (`maxStallMs`). Left out: it cannot. */
+  readonly stallKeeper?: boolean;
   /** A mutation sent twice happens once, by claim. Where false, recipes are idempotent by their key names. */
   readonly claims: boolean;
   /** Older revisions can be read, within `limits.historyRevisions`. */

@@ -150,6 +150,12 @@ export interface SessionOptions {
    * Shorter frees sooner after a crash; longer survives longer pauses. Renewed at a third of it, lost at two thirds.
    */
   readonly ttlMs?: number;
+  /**
+   * Keeps the session alive from a thread of its own while the event loop is blocked, but no longer than this: a longer block
+   * ends it, whatever its TTL. Milliseconds, 1_000-600_000. Default: no thread; a block of two thirds of the TTL ends it.
+   * Needs `caps.stallKeeper`. @throws UNSUPPORTED, KEEPER_FAILED
+   */
+  readonly maxStallMs?: number;
   readonly signal?: AbortSignal;
   readonly timeoutMs?: number;
 }
@@ -158,7 +164,10 @@ export interface SessionOptions {
 export interface Session extends AsyncDisposable {
   readonly id: SessionId;
   readonly ttlMs: number;
-  /** When it must count as lost: two thirds of the TTL after the *send* of the last confirmed keep-alive. Monotonic ms. */
+  /**
+   * When it must count as lost: two thirds of the TTL after the *send* of the last confirmed keep-alive, and with `maxStallMs`
+   * no later than that after the event loop last turned. Monotonic ms.
+   */
   readonly deadline: number;
   /** The clock of `deadline`. */
   now(): number;
@@ -229,7 +238,7 @@ export interface Store {
   txn(txn: Txn, options?: CallOptions): Promise<TxnResult>;
   /** A new session. Recipes share one per process and TTL; see `sharedSession`. */
   session(options?: SessionOptions): Promise<Session>;
-  /** The process's session of this TTL, opened on first use and opened anew once lost. Never closed by a recipe. */
+  /** The process's session of this TTL (and `maxStallMs`), opened on first use and opened anew once lost. Never closed by a recipe. */
   sharedSession(options?: SessionOptions): Promise<Session>;
   /** Ends when the signal aborts (quietly) or the engine closes. */
   watch(range: KeyRange, options?: WatchOptions): AsyncIterable<WatchBatch>;

@@ -15,6 +15,7 @@ import { checkTtl } from "../store/command.ts";
 import { namespacePrefix, wholeRange } from "../store/key.ts";
 import { decodeOutcome, encodeOutcome, type Outcome, outcomeError } from "../store/outcome.ts";
 import { resolveTxn } from "../store/resolve.ts";
+import { checkMaxStall } from "../store/stall.ts";
 import type {
   CallOptions,
   Engine,
@@ -144,8 +145,9 @@ export class LocalEngine implements Engine {
   }
 
   /** For `LocalStore`. */
-  async session({ ttlMs = localDefaults.ttlMs, ...options }: SessionOptions): Promise<LocalSession> {
+  async session({ ttlMs = localDefaults.ttlMs, maxStallMs, ...options }: SessionOptions): Promise<LocalSession> {
     checkTtl(ttlMs, this.caps.limits);
+    checkMaxStall(maxStallMs, this.caps);
     const askedMs = this.platform.now();
     const outcome = await this.#ask(options, (answer) => answer(this.#server.openSession(ttlMs)));
     if (outcome.kind !== "opened") throw unexpected(outcome);
@@ -164,7 +166,8 @@ export class LocalEngine implements Engine {
   }
 
   /** For `LocalStore`. */
-  async sharedSession({ ttlMs = localDefaults.ttlMs, signal }: SessionOptions): Promise<LocalSession> {
+  async sharedSession({ ttlMs = localDefaults.ttlMs, maxStallMs, signal }: SessionOptions): Promise<LocalSession> {
+    checkMaxStall(maxStallMs, this.caps);
     for (;;) {
       // The caller's signal ends the caller's wait, not the opening that others share.
       const opening = this.#sharedSessions.get(ttlMs) ?? this.session({ ttlMs });

@@ -7,7 +7,9 @@ import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
 import { isProtocolName, type ProtocolName, protocolDefault, protocolNames } from "../../base/protocol-name.ts";
 import { Client } from "../../client/client.ts";
+import type { LeaseKeeping } from "../../client/stall-keeper.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
+import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import { embeddedCaps } from "./embedded-caps.ts";
 import { parseAddress, TcpTransport } from "./tcp-transport.ts";
 
@@ -33,7 +35,15 @@ const timeoutMsDefault = 5_000;
  * @throws INVALID_OPTION, CONNECTION_REFUSED, WRONG_CLUSTER, WRONG_PROTOCOL, OTHER_PROTOCOL, UNAUTHORIZED
  */
 export async function connectCluster(options: ClusterOptions): Promise<Client> {
-  const { cluster, credential, telemetry, clientName, signal, timeoutMs = timeoutMsDefault } = options;
+  const { url, cluster, credential, telemetry, clientName, protocol, signal, timeoutMs = timeoutMsDefault } = options;
+  const settings: ClusterOptions = {
+    url,
+    timeoutMs,
+    clientName: `${clientName ?? `pid ${process.pid}`}, keeper`,
+    ...(cluster === undefined ? {} : { cluster }),
+    ...(credential === undefined ? {} : { credential }),
+    ...(protocol === undefined ? {} : { protocol }),
+  };
   const client = new Client({
     platform: nodePlatform,
     transport: new TcpTransport(),
@@ -43,6 +53,7 @@ export async function connectCluster(options: ClusterOptions): Promise<Client> {
     ...(credential === undefined ? {} : { credential: typeof credential === "string" ? utf8Encode(credential) : credential }),
     ...(telemetry === undefined ? {} : { telemetry }),
     clientName: clientName ?? `pid ${process.pid}`,
+    stallKeeper: new ThreadKeeper({ module: import.meta.url, settings, platform: nodePlatform, telemetry }),
   });
   try {
     // Any member will do: who leads is found with the first call.
@@ -61,6 +72,11 @@ export async function connectCluster(options: ClusterOptions): Promise<Client> {
     await client.close();
     throw error;
   }
+}
+
+/** In the thread of a keeper. */
+export function openLeases(settings: unknown): Promise<LeaseKeeping> {
+  return connectCluster(settings as ClusterOptions);
 }
 
 /** `conclave://host[:port][,host[:port]...]`. @throws INVALID_OPTION */

@@ -27,6 +27,7 @@ export function etcdCaps({ members, voters = members.length }: ServerReport): Ca
     engine: `etcd ${versions.join(", ")} (${voters === 1 ? "one member" : `${voters} members`})`,
     // With the fault a deposed leader may end sessions that live: what stood under them is not what was answered.
     linearizable: isFaulty && voters > 1 ? "until-failover" : "always",
+    failoverMay: "lets a deposed leader of these versions end sessions that live; no write that was answered is lost",
     durability: voters > 1 ? "quorum" : "local-fsync",
     watch: "log",
     handOff: "client-push",

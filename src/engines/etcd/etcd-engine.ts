@@ -12,7 +12,10 @@ import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Platform, Telemetry } from "../../base/ports.ts";
 import { ProcessHold } from "../../client/process-hold.ts";
+import type { ClientSession } from "../../client/session.ts";
+import type { LeaseKeeping, LeaseToKeep, StallKeeper } from "../../client/stall-keeper.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
+import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
@@ -66,11 +69,22 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdEngine> {
   });
   try {
     const report = await readServerReport(link, { timeoutMs });
-    return new EtcdEngine({ link, report, keys: new EtcdKeys(prefix), processHold, telemetry: options.telemetry });
+    const { client, telemetry, ...settings } = options;
+    // A client of the user's own cannot be taken to another thread.
+    const stallKeeper =
+      client === undefined
+        ? new ThreadKeeper({ module: import.meta.url, settings, platform: nodePlatform, telemetry })
+        : undefined;
+    return new EtcdEngine({ link, report, keys: new EtcdKeys(prefix), processHold, stallKeeper, telemetry });
   } catch (error) {
     link.close();
     throw error;
   }
+}
+
+/** In the thread of a keeper. */
+export function openLeases(settings: unknown): Promise<LeaseKeeping> {
+  return openEtcd(settings as EtcdOptions);
 }
 
 export interface EtcdEngineOptions {
@@ -78,21 +92,22 @@ export interface EtcdEngineOptions {
   readonly report: ServerReport;
   readonly keys: EtcdKeys;
   readonly processHold: ProcessHold;
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
-export class EtcdEngine implements Engine {
+export class EtcdEngine implements Engine, LeaseKeeping {
   readonly caps: Caps;
   readonly #parts: EtcdParts;
   readonly #processHold: ProcessHold;
   #closing: Promise<void> | undefined;
 
-  constructor({ keys, link, processHold, report, telemetry }: EtcdEngineOptions) {
+  constructor({ keys, link, processHold, report, stallKeeper, telemetry }: EtcdEngineOptions) {
     const platform: Platform = nodePlatform;
-    const caps = etcdCaps(report);
+    const caps = { ...etcdCaps(report), stallKeeper: stallKeeper !== undefined };
     this.caps = caps;
     this.#processHold = processHold;
-    const sessions = new EtcdSessions({ platform, processHold, link, telemetry });
+    const sessions = new EtcdSessions({ platform, processHold, link, stallKeeper, telemetry });
     const watches = new WatchStream({
       link,
       keys,
@@ -117,6 +132,11 @@ export class EtcdEngine implements Engine {
   store(namespace: string): Store {
     namespacePrefix(namespace);
     return new EtcdStore(namespace, this.#parts);
+  }
+
+  /** In the thread of a keeper: keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    return this.#parts.sessions.adopt(lease);
   }
 
   /** What weakens its promise as the members are now. Asks them anew. */

@@ -13,6 +13,7 @@ import type { Platform, Telemetry } from "../../base/ports.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import { ClientSession, type SessionHost } from "../../client/session.ts";
 import { SharedSessions } from "../../client/shared-sessions.ts";
+import { adopted, keptThroughStalls, type LeaseToKeep, type StallKeeper } from "../../client/stall-keeper.ts";
 import type { SessionOptions } from "../../store/store.ts";
 import type { GrpcClient, GrpcStream } from "./grpc.ts";
 import type { EtcdLink } from "./link.ts";
@@ -29,6 +30,8 @@ export interface EtcdSessionsOptions {
   readonly platform: Platform;
   readonly processHold: ProcessHold;
   readonly link: EtcdLink;
+  /** Closed with the sessions. */
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
@@ -51,11 +54,11 @@ export class EtcdSessions implements SessionHost {
     this.#options = options;
     this.platform = options.platform;
     this.processHold = options.processHold;
-    this.#shared = new SharedSessions(options.platform, (ttlMs) => this.open(ttlMs));
+    this.#shared = new SharedSessions(options.platform, (ttlMs, asked) => this.open(ttlMs, asked));
   }
 
   /** @throws TIMEOUT, CONNECTION_LOST, CLOSED and others, or the signal's reason */
-  async open(ttlMs: number, { signal, timeoutMs = openTimeoutMs }: SessionOptions = {}): Promise<ClientSession> {
+  async open(ttlMs: number, { maxStallMs, signal, timeoutMs = openTimeoutMs }: SessionOptions = {}): Promise<ClientSession> {
     if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
     const id = drawLeaseId(this.platform);
     const ttlSeconds = Math.ceil(ttlMs / 1_000);
@@ -79,6 +82,14 @@ export class EtcdSessions implements SessionHost {
     this.#kept.set(session.id, { session, sentMs: [] });
     if (this.#isClosed) session.abandon();
     this.#options.telemetry?.emit({ kind: "session.opened", member: "", session: session.id, ttlMs: session.ttlMs });
+    return keptThroughStalls(session, this.#options.stallKeeper, { maxStallMs, signal, timeoutMs });
+  }
+
+  /** Keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    const session = adopted(lease, this);
+    this.#kept.set(session.id, { session, sentMs: [] });
+    this.keepAlive(session);
     return session;
   }
 
@@ -121,6 +132,7 @@ export class EtcdSessions implements SessionHost {
 
   async close(): Promise<void> {
     await Promise.all([...this.#kept.values()].map(({ session }) => session.close()));
+    await this.#options.stallKeeper?.close();
     this.#isClosed = true;
     if (this.#stream !== undefined) this.#drop(this.#stream, false);
   }

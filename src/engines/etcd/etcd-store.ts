@@ -7,6 +7,7 @@ import type { Caps } from "../../store/caps.ts";
 import { checkTtl, isReadOnly, type ResolvedTxn, type SessionNumber } from "../../store/command.ts";
 import { namespacePrefix, wholeRange } from "../../store/key.ts";
 import { resolveTxn } from "../../store/resolve.ts";
+import { checkMaxStall } from "../../store/stall.ts";
 import type {
   CallOptions,
   KeyRange,
@@ -85,8 +86,9 @@ export class EtcdStore implements Store {
     return this.#parts.watches.watch(whole, { from, signal, ref });
   }
 
-  #ttlMsOf({ ttlMs = ttlMsDefault }: SessionOptions): number {
+  #ttlMsOf({ maxStallMs, ttlMs = ttlMsDefault }: SessionOptions): number {
     checkTtl(ttlMs, this.caps.limits);
+    checkMaxStall(maxStallMs, this.caps);
     return ttlMs;
   }
 }

@@ -24,6 +24,9 @@ export function postgresCaps(report: ServerReport, { ttlMsMax }: { readonly ttlM
   return {
     engine: `PostgreSQL ${report.version}`,
     linearizable: losesInFailover || !report.syncsToDisk ? "until-failover" : "always",
+    failoverMay: report.syncsToDisk
+      ? "may lose writes that were answered"
+      : "may lose writes that were answered, as a crash of the server may",
     durability: !report.syncsToDisk
       ? "memory"
       : report.isSynchronous

@@ -16,7 +16,10 @@ import type { Push, PushHandler } from "../../client/feed.ts";
 import { FeedHub } from "../../client/feed-hub.ts";
 import { LeaseSessions } from "../../client/lease-sessions.ts";
 import { ProcessHold } from "../../client/process-hold.ts";
+import type { ClientSession } from "../../client/session.ts";
+import type { LeaseKeeping, LeaseToKeep, StallKeeper } from "../../client/stall-keeper.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
+import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
@@ -66,6 +69,8 @@ export const postgresDefaults = {
   connectionsMax: 10,
 } as const;
 
+/** Of a keeper's pool: it opens no watch, and asks one thing at a time. The fewest that a pool takes. */
+const keeperConnections = 2;
 /** Between looks, where nothing is pushed. */
 const lookMs = 200;
 /** Between tidyings of idle namespaces; spread by as much again. */
@@ -109,6 +114,13 @@ export async function openPostgres(options: PostgresOptions): Promise<PostgresEn
       setTimer: (ms, callback) => nodePlatform.setTimer(ms, callback, { ref: true }),
     });
     const report = { ...facts, ...pooler };
+    const { client, telemetry, ...asked } = options;
+    const settings: PostgresOptions = { ...asked, connectionsMax: keeperConnections };
+    // A pool of the user's own cannot be taken to another thread.
+    const stallKeeper =
+      client === undefined
+        ? new ThreadKeeper({ module: import.meta.url, settings, platform: nodePlatform, telemetry })
+        : undefined;
     return new PostgresEngine({
       ...settled,
       pools,
@@ -118,7 +130,8 @@ export async function openPostgres(options: PostgresOptions): Promise<PostgresEn
       report,
       serverGiven,
       processHold,
-      telemetry: options.telemetry,
+      stallKeeper,
+      telemetry,
     });
   } catch (error) {
     for (const each of pools) background(each.end?.() ?? Promise.resolve(), "closing a pool of PostgreSQL");
@@ -126,6 +139,11 @@ export async function openPostgres(options: PostgresOptions): Promise<PostgresEn
   } finally {
     processHold.release();
   }
+}
+
+/** In the thread of a keeper. */
+export function openLeases(settings: unknown): Promise<LeaseKeeping> {
+  return openPostgres(settings as PostgresOptions);
 }
 
 export interface PostgresEngineOptions extends Settled {
@@ -137,10 +155,11 @@ export interface PostgresEngineOptions extends Settled {
   readonly report: ServerReport;
   readonly serverGiven: string | null;
   readonly processHold: ProcessHold;
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
-export class PostgresEngine implements Engine {
+export class PostgresEngine implements Engine, LeaseKeeping {
   readonly caps: Caps;
   readonly #options: PostgresEngineOptions;
   readonly #platform: Platform = nodePlatform;
@@ -152,10 +171,10 @@ export class PostgresEngine implements Engine {
   #closing: Promise<void> | undefined;
 
   constructor(options: PostgresEngineOptions) {
-    const { database, group, processHold, quarantineMs, report, serverGiven, telemetry, ttlMsMax } = options;
+    const { database, group, processHold, quarantineMs, report, serverGiven, stallKeeper, telemetry, ttlMsMax } = options;
     const platform = this.#platform;
     this.#options = options;
-    this.caps = postgresCaps(report, { ttlMsMax });
+    this.caps = { ...postgresCaps(report, { ttlMsMax }), stallKeeper: stallKeeper !== undefined };
     this.#caller = new FunctionCaller({
       platform,
       database,
@@ -177,6 +196,7 @@ export class PostgresEngine implements Engine {
       platform,
       processHold,
       server: caller,
+      stallKeeper,
       telemetry,
       isAnyoneWatching: () => this.#hub.isWatched,
     });
@@ -187,6 +207,11 @@ export class PostgresEngine implements Engine {
     namespacePrefix(namespace);
     const [caps, platform] = [this.caps, this.#platform];
     return new PostgresStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+  }
+
+  /** In the thread of a keeper: keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    return this.#sessions.adopt(lease);
   }
 
   /** What weakens its promise in the server's present configuration. Asks the server anew. */

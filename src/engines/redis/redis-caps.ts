@@ -36,6 +36,7 @@ export function redisCaps(
   return {
     engine,
     linearizable: facts.syncsEachWrite && !facts.failsOver ? "always" : "until-failover",
+    failoverMay: "may lose writes that were answered, as a restart may where not every write is synced",
     durability: facts.failsOver
       ? "async-replica"
       : facts.syncsEachWrite

@@ -15,7 +15,10 @@ import type { Push } from "../../client/feed.ts";
 import { FeedHub } from "../../client/feed-hub.ts";
 import { LeaseSessions } from "../../client/lease-sessions.ts";
 import { ProcessHold } from "../../client/process-hold.ts";
+import type { ClientSession } from "../../client/session.ts";
+import type { LeaseKeeping, LeaseToKeep, StallKeeper } from "../../client/stall-keeper.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
+import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
@@ -91,7 +94,9 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
   if (options.client !== undefined) {
     const adopted = adoptClient(options.client, { platform: nodePlatform, processHold });
     const report = await readServerReport(adopted.link, { kind: url.kind, timeoutMs: settled.timeoutMs });
-    return new RedisEngine({ ...settled, ...adopted, report, processHold, telemetry: options.telemetry });
+    const { telemetry } = options;
+    // It cannot be taken to another thread.
+    return new RedisEngine({ ...settled, ...adopted, report, processHold, stallKeeper: undefined, telemetry });
   }
   const finder = primaryFinder(url, slotOf(tagOf(settled.group)), settings);
   const link = new PrimaryLink({ finder, settings, platform: nodePlatform, processHold });
@@ -102,13 +107,20 @@ export async function openRedis(options: RedisOptions): Promise<RedisEngine> {
     const report = await readServerReport(link, { kind: url.kind, timeoutMs: settled.timeoutMs });
     const openPush = (handler: RedisPushHandler): Push =>
       new PushConnection({ open: () => link.openAnother(), platform: nodePlatform, handler });
-    return new RedisEngine({ ...settled, link, openPush, report, processHold, telemetry: options.telemetry });
+    const { telemetry, ...plain } = options;
+    const stallKeeper = new ThreadKeeper({ module: import.meta.url, settings: plain, platform: nodePlatform, telemetry });
+    return new RedisEngine({ ...settled, link, openPush, report, processHold, stallKeeper, telemetry });
   } catch (error) {
     link.close();
     throw error;
   } finally {
     processHold.release();
   }
+}
+
+/** In the thread of a keeper. */
+export function openLeases(settings: unknown): Promise<LeaseKeeping> {
+  return openRedis(settings as RedisOptions);
 }
 
 export interface RedisEngineOptions {
@@ -120,10 +132,11 @@ export interface RedisEngineOptions {
   readonly openPush: (handler: RedisPushHandler) => Push;
   readonly report: ServerReport;
   readonly processHold: ProcessHold;
+  readonly stallKeeper: StallKeeper | undefined;
   readonly telemetry: Telemetry<ConclaveEvent> | undefined;
 }
 
-export class RedisEngine implements Engine {
+export class RedisEngine implements Engine, LeaseKeeping {
   readonly caps: Caps;
   readonly #options: RedisEngineOptions;
   readonly #platform: Platform = nodePlatform;
@@ -133,10 +146,10 @@ export class RedisEngine implements Engine {
   #closing: Promise<void> | undefined;
 
   constructor(options: RedisEngineOptions) {
-    const { group, link, processHold, quarantineMs, report, telemetry, ttlMsMax, wait } = options;
+    const { group, link, processHold, quarantineMs, report, stallKeeper, telemetry, ttlMsMax, wait } = options;
     const platform = this.#platform;
     this.#options = options;
-    this.caps = redisCaps(report, { engine: report.engine, ttlMsMax });
+    this.caps = { ...redisCaps(report, { engine: report.engine, ttlMsMax }), stallKeeper: stallKeeper !== undefined };
     this.#caller = new ScriptCaller({
       link,
       group,
@@ -161,6 +174,7 @@ export class RedisEngine implements Engine {
       platform,
       processHold,
       server: leaseServer(caller),
+      stallKeeper,
       telemetry,
       isAnyoneWatching: () => this.#hub.isWatched,
     });
@@ -171,6 +185,11 @@ export class RedisEngine implements Engine {
     namespacePrefix(namespace);
     const [caps, platform] = [this.caps, this.#platform];
     return new RedisStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+  }
+
+  /** In the thread of a keeper: keeps alive a session of another thread. */
+  adopt(lease: LeaseToKeep): ClientSession {
+    return this.#sessions.adopt(lease);
   }
 
   /** What weakens its promise in the server's present configuration. Asks the server anew. */

@@ -9,6 +9,7 @@ import type { Caps } from "../../store/caps.ts";
 import { checkTtl, isReadOnly, type ResolvedTxn, readsOlderState } from "../../store/command.ts";
 import { namespacePrefix, wholeRange } from "../../store/key.ts";
 import { resolveTxn } from "../../store/resolve.ts";
+import { checkMaxStall } from "../../store/stall.ts";
 import type {
   CallOptions,
   KeyRange,
@@ -83,8 +84,9 @@ export class RedisStore implements Store {
     return this.#options.hub.watch(prefix.slice(0, -1), { range: wholeRange(prefix, range, this.caps.limits), from, signal });
   }
 
-  #ttlMsOf({ ttlMs = Math.min(ttlMsDefault, this.caps.limits.ttlMsMax) }: SessionOptions): number {
+  #ttlMsOf({ maxStallMs, ttlMs = Math.min(ttlMsDefault, this.caps.limits.ttlMsMax) }: SessionOptions): number {
     checkTtl(ttlMs, this.caps.limits);
+    checkMaxStall(maxStallMs, this.caps);
     return ttlMs;
   }
 }

@@ -25,6 +25,7 @@ export function zkCaps({ members, ttlMsMax, ttlMsMin }: ServerReport, { reads }:
     engine: `ZooKeeper ${versions.join(", ")} (${isAlone ? "standalone" : "ensemble"})`,
     // A deposed leader answers `sync` until it notices.
     linearizable: isAlone || reads === "quorum" ? "always" : "until-failover",
+    failoverMay: "lets a deposed leader answer reads until it notices: they may be late; no write that was answered is lost",
     durability: isAlone ? "local-fsync" : "quorum",
     watch: "level",
     handOff: "client-push",

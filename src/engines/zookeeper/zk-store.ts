@@ -8,6 +8,7 @@ import type { Caps } from "../../store/caps.ts";
 import { checkTtl, readsOlderState } from "../../store/command.ts";
 import { namespacePrefix, wholeRange } from "../../store/key.ts";
 import { resolveTxn } from "../../store/resolve.ts";
+import { checkMaxStall } from "../../store/stall.ts";
 import type {
   CallOptions,
   KeyRange,
@@ -81,8 +82,9 @@ export class ZkStore implements Store {
     return this.#parts.watches.watch(whole, { from, signal, ref });
   }
 
-  #ttlMsOf({ ttlMs = Math.min(ttlMsDefault, this.caps.limits.ttlMsMax) }: SessionOptions): number {
+  #ttlMsOf({ maxStallMs, ttlMs = Math.min(ttlMsDefault, this.caps.limits.ttlMsMax) }: SessionOptions): number {
     checkTtl(ttlMs, this.caps.limits);
+    checkMaxStall(maxStallMs, this.caps);
     return ttlMs;
   }
 }
