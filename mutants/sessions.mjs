@@ -29,7 +29,7 @@ export default [
     file: "client/session.ts",
     find: "if (sentMs > this.#confirmedMs) this.#confirmedMs = sentMs;",
     replace: "this.#confirmedMs = this.now();",
-    also: [{ find: "return this.#confirmedMs + (this.ttlMs * 2) / 3;", replace: "return this.#confirmedMs + this.ttlMs * 1.2;" }],
+    also: [{ find: "this.confirmedMs + (this.ttlMs * 2) / 3;", replace: "this.confirmedMs + this.ttlMs * 1.2;" }],
     world: "stack",
     source: "etcd client/v3/lease.go counts from the response",
   },

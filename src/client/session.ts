@@ -188,8 +188,13 @@ export class ClientSession implements Session {
     const intervalMs = this.ttlMs / 3;
     const { confirmedMs } = this;
     const isUnanswered = this.#attemptedMs > confirmedMs;
-    if (!isUnanswered) return confirmedMs + (this.#sharing?.role === "holder" ? this.ttlMs / impatienceParts : intervalMs);
+    if (!isUnanswered) return confirmedMs + (this.#isKept() ? this.ttlMs / impatienceParts : intervalMs);
     return this.#attemptedMs + Math.max(retryMsMin, intervalMs / retriesPerInterval);
+  }
+
+  /** Whether the last confirmation was the keeper's: not before it has begun, nor while it is silent. */
+  #isKept(): boolean {
+    return this.#sharing?.role === "holder" && this.#sharing.lease.confirmedMs > this.#confirmedMs;
   }
 
   #beatEveryMs(): number {

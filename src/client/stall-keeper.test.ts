@@ -144,7 +144,9 @@ test("where the keeper is silent the holder's own loop says the keep-alives", ()
   keeperHost.answers = false;
   pass(12_000);
   expect(session.alive).toBe(true);
-  expect(host.saidMs.length).toBeGreaterThanOrEqual(7);
+  // At its usual pace, from the first: the thread may take its time to start.
+  expect(host.saidMs[0]).toBeLessThanOrEqual(ttlMs / 3 + 10);
+  expect(host.saidMs.length).toBeGreaterThanOrEqual(11);
 });
 
 test("a keeper whose own answers are lost goes on by what the holder was confirmed", () => {
