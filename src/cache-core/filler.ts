@@ -15,6 +15,7 @@ import type { Platform } from "../base/ports.ts";
 import { type CacheEntry, makeEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
 import type { FirstNews, Flight, Landing } from "./flight.ts";
+import { Flights } from "./flights.ts";
 import type { Follower } from "./follower.ts";
 import { failed } from "./guarded-l2.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
@@ -69,7 +70,7 @@ type Sought<V> =
 
 export class Filler<V> {
   readonly #parts: FillerParts<V>;
-  readonly #flights = new Map<string, OwnFlight<V>>();
+  readonly #flights = new Flights<OwnFlight<V>>();
 
   constructor(parts: FillerParts<V>) {
     this.#parts = parts;
@@ -103,7 +104,7 @@ export class Filler<V> {
       firstNews,
       tell,
     };
-    this.#flights.set(key, flight);
+    this.#flights.set(flight);
     flight.landing = this.#fill(flight, plan);
     // Everybody may have gone before it fails.
     flight.landing.catch(nothing);
@@ -157,7 +158,7 @@ export class Filler<V> {
 
   #onEnd(flight: OwnFlight<V>, plan: FillPlan<V>, news: FirstNews<V>): void {
     plan.onParked?.();
-    if (this.#flights.get(flight.key) === flight) this.#flights.delete(flight.key);
+    this.#flights.delete(flight);
     flight.tell(news);
   }
 
