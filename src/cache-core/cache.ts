@@ -20,8 +20,8 @@ import { BatchLoad, type ManyValues } from "./batch-load.ts";
 import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
 import type { CacheEvent } from "./event.ts";
 import { FillLeases, leaseKey } from "./fill-lease.ts";
-import { behind, Filler, type FillPlan } from "./filler.ts";
-import { type FirstNews, type Flight, type Landing, mayHave, mayJoin } from "./flight.ts";
+import { Filler, type FillPlan } from "./filler.ts";
+import { type FirstNews, type Flight, mayHave, mayJoin } from "./flight.ts";
 import { Follower } from "./follower.ts";
 import { GuardedL2 } from "./guarded-l2.ts";
 import type { Target } from "./invalidation.ts";
@@ -92,9 +92,7 @@ export interface Explanation {
 }
 
 /** What a read is answered with. */
-type Answer<V> =
-  | { readonly kind: "stale"; readonly entry: CacheEntry<V> }
-  | { readonly kind: "landed"; readonly landing: Landing<V> };
+type Answer<V> = Exclude<FirstNews<V>, { readonly kind: "failed" }>;
 
 interface Mark {
   readonly since: number;
@@ -106,6 +104,7 @@ const warmMs = 10_000;
 const failedRefreshMs = 1_000;
 const errorsMax = 1_000;
 const noOptions: ReadOptions = {};
+const noTags: readonly string[] = [];
 
 /** @since 0.1.0 */
 export class Cache<V = unknown> implements AsyncDisposable {
@@ -374,14 +373,19 @@ export class Cache<V = unknown> implements AsyncDisposable {
       if (flight === undefined) {
         this.#metrics.misses++;
         if (!isTrusted) this.#metrics.distrusted++;
-        flight = this.#filler.begin(key, hash, this.#plan({ load, options, isDirect, newerThan: entry, onParked }));
+        const plan = this.#plan({ load, options, isDirect, newerThan: entry, onParked });
+        flight = this.#filler.begin({ key, keyHash: hash, nowMs }, plan);
       } else {
         this.#metrics.joined++;
         onParked?.();
       }
       let answer: Answer<V>;
       try {
-        answer = await this.#wait(flight, entry, options);
+        // A hit in L2 is the path that counts: one promise is waited for.
+        const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
+        const isPlainWait = entry === undefined && options.signal === undefined && softMs === 0;
+        const news = isPlainWait ? await flight.firstNews : undefined;
+        answer = news?.kind === "landed" ? news : await this.#wait(flight, { entry, options, news });
       } catch (error) {
         // A caller who went away says nothing of the load.
         if (joined === undefined && options.signal?.aborted !== true) this.#rememberError(key, error);
@@ -409,10 +413,10 @@ export class Cache<V = unknown> implements AsyncDisposable {
       negativeTtlMs: options.negativeTtlMs ?? mine.negativeTtlMs,
       hardTimeoutMs: options.hardTimeoutMs ?? mine.hardTimeoutMs,
       leaseWaitMs: options.leaseWaitMs ?? mine.leaseWaitMs,
-      tags: options.tags ?? [],
+      tags: options.tags ?? noTags,
       isDirect,
       newerThan,
-      ...(onParked === undefined ? {} : { onParked }),
+      onParked,
     };
   }
 
@@ -427,21 +431,27 @@ export class Cache<V = unknown> implements AsyncDisposable {
     return flight.isDirect && nowMs - flight.startedMs <= this.options.maxStaleMs ? flight : undefined;
   }
 
-  /** For the landing; with something in its grace at hand, only until the soft timeout. Rejects with what the load throws. */
-  async #wait(flight: Flight<V>, entry: CacheEntry<V> | undefined, options: ReadOptions): Promise<Answer<V>> {
+  /**
+   * For the flight's end; with something in its grace at hand, only until the soft timeout. Rejects with what the load throws.
+   * `news`: what has come already.
+   */
+  async #wait(
+    flight: Flight<V>,
+    { entry, options, news: early }: { entry: CacheEntry<V> | undefined; options: ReadOptions; news: FirstNews<V> | undefined },
+  ): Promise<Answer<V>> {
     const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
     if (entry !== undefined && softMs === 0) {
       this.#behind(flight, entry);
       return { kind: "stale", entry };
     }
     const coming = softMs === 0 ? flight.firstNews : this.#firstNewsAfter(flight, entry, softMs);
-    let news = await (options.signal === undefined ? coming : raceSignal(coming, options.signal));
+    let news = early ?? (await (options.signal === undefined ? coming : raceSignal(coming, options.signal)));
     if (news.kind === "stale") {
       if (this.#isStillGood(news.entry)) {
         this.#behind(flight, news.entry);
         return news;
       }
-      news = await raceSignal(outcome(flight), options.signal);
+      news = await raceSignal(flight.whenEnded, options.signal);
     }
     return this.#orStale(news, entry ?? flight.stale);
   }
@@ -460,7 +470,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     const soft = new Promise<undefined>((resolve) => {
       timer = this.#platform.setTimer(softMs, () => resolve(undefined), { ref: false });
     });
-    const news = await Promise.race([outcome(flight), soft]);
+    const news = await Promise.race([flight.whenEnded, soft]);
     timer?.cancel();
     if (news !== undefined) return news;
     return entry === undefined ? flight.firstNews : { kind: "stale", entry };
@@ -478,10 +488,10 @@ export class Cache<V = unknown> implements AsyncDisposable {
 
   /** The load goes on; should it fail, the next try waits a little. */
   #behind(flight: Flight<V>, entry: CacheEntry<V>): void {
-    behind(flight);
-    flight.landing.catch(() => {
-      entry.retryMs = this.#platform.now() + failedRefreshMs;
+    const noteFailure = flight.whenEnded.then((end) => {
+      if (end.kind === "failed") entry.retryMs = this.#platform.now() + failedRefreshMs;
     });
+    background(noteFailure, "note how a refresh ended");
   }
 
   #maybeLoadEarly(entry: CacheEntry<V>, nowMs: number, load: Load<V>, options: ReadOptions = noOptions): void {
@@ -492,7 +502,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     // One draw that wins is enough, whatever becomes of its load.
     entry.earlyMs = nowMs + Math.max(entry.deltaMs, 100);
     const plan = this.#plan({ load, options, isDirect: false, newerThan: entry, onParked: undefined });
-    behind(this.#filler.begin(entry.key, entry.keyHash, plan));
+    this.#filler.begin({ key: entry.key, keyHash: entry.keyHash, nowMs: this.#platform.now() }, plan);
   }
 
   async #isReached(atLeast: string | undefined): Promise<boolean> {
@@ -644,13 +654,6 @@ export class Cache<V = unknown> implements AsyncDisposable {
   #assertOpen(): void {
     if (this.#life.signal.aborted) throw this.#life.signal.reason;
   }
-}
-
-function outcome<V>({ landing }: Flight<V>): Promise<FirstNews<V>> {
-  return landing.then(
-    (landed): FirstNews<V> => ({ kind: "landed", landing: landed }),
-    (error: unknown): FirstNews<V> => ({ kind: "failed", error }),
-  );
 }
 
 /** Nothing in it keeps the value at hand from being the answer. */

@@ -9,7 +9,7 @@ test("each deadline is told once its time is up, in any order of their coming, a
   const platform = new VirtualPlatform();
   const deadlines = new Deadlines(platform);
   const told: string[] = [];
-  const add = (delayMs: number, name: string) => deadlines.add(delayMs, () => told.push(name));
+  const add = (delayMs: number, name: string) => deadlines.add(platform.now() + delayMs, () => told.push(name));
   add(100, "late");
   const met = add(50, "met");
   add(20, "early");

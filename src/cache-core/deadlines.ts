@@ -28,9 +28,9 @@ export class Deadlines {
     this.#platform = platform;
   }
 
-  /** Calls back once, a turn after the time is up at the earliest, unless `delete` was called before. */
-  add(delayMs: number, onLate: () => void): Deadline {
-    const deadline: Deadline = { dueMs: this.#platform.now() + delayMs, onLate, place: this.#open.length };
+  /** Calls back once, a turn after `dueMs` at the earliest, unless `delete` was called before. */
+  add(dueMs: number, onLate: () => void): Deadline {
+    const deadline: Deadline = { dueMs, onLate, place: this.#open.length };
     this.#open.push(deadline);
     // A timer that was set for a call long answered goes on: it looks for the next one when it fires.
     if (this.#timer === undefined || this.#timer.dueMs > deadline.dueMs) this.#arm(deadline.dueMs);

@@ -14,7 +14,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { Platform } from "../base/ports.ts";
 import { type CacheEntry, makeEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
-import type { FirstNews, Flight, Landing } from "./flight.ts";
+import { Flight, type FlightEnd, type Landing } from "./flight.ts";
 import { Flights } from "./flights.ts";
 import type { Follower } from "./follower.ts";
 import { failed } from "./guarded-l2.ts";
@@ -23,7 +23,7 @@ import { deepFreeze } from "./keep-whole.ts";
 import { LoadContext, notModified } from "./load-context.ts";
 import type { CacheMetrics } from "./metrics.ts";
 import type { CheckedOptions } from "./options.ts";
-import type { L2Budget, SecondTier } from "./second-tier.ts";
+import type { L2Answer, L2Budget, SecondTier } from "./second-tier.ts";
 import type { Shelf } from "./shelf.ts";
 
 /** How this value is to be loaded and kept: the cache's options, overruled by the call's. */
@@ -40,7 +40,7 @@ export interface FillPlan<V> {
   /** What L2 holds must be newer than this to be taken. */
   readonly newerThan: CacheEntry<V> | undefined;
   /** Called once when it must wait for another process, or is found: it needs no load for now. */
-  readonly onParked?: () => void;
+  readonly onParked: (() => void) | undefined;
 }
 
 export interface FillerParts<V> {
@@ -58,11 +58,6 @@ export interface FillerParts<V> {
 
 type Won = LeaseAnswer & { readonly kind: "won" };
 
-/** The filler's side of a flight. */
-interface OwnFlight<V> extends Flight<V> {
-  readonly tell: (news: FirstNews<V>) => void;
-}
-
 /** How a search beyond L1 ended. */
 type Sought<V> =
   | { readonly kind: "found"; readonly entry: CacheEntry<V> }
@@ -70,7 +65,7 @@ type Sought<V> =
 
 export class Filler<V> {
   readonly #parts: FillerParts<V>;
-  readonly #flights = new Flights<OwnFlight<V>>();
+  readonly #flights = new Flights<V>();
 
   constructor(parts: FillerParts<V>) {
     this.#parts = parts;
@@ -85,67 +80,53 @@ export class Filler<V> {
     return this.#flights.get(key);
   }
 
-  begin(key: string, keyHash: number, plan: FillPlan<V>): Flight<V> {
-    const { platform, follower, history } = this.#parts;
-    let tell: OwnFlight<V>["tell"] = nothing;
-    const firstNews = new Promise<FirstNews<V>>((resolve) => {
-      tell = resolve;
-    });
-    const flight: OwnFlight<V> = {
+  /** `nowMs`: now. */
+  begin({ key, keyHash, nowMs }: { readonly key: string; readonly keyHash: number; readonly nowMs: number }, plan: FillPlan<V>) {
+    const { follower, history } = this.#parts;
+    const flight = new Flight<V>({
       key,
       keyHash,
       floor: follower.observed,
       changes: history.changes,
       life: history.life,
-      startedMs: platform.now(),
+      startedMs: nowMs,
       isDirect: plan.isDirect,
-      landing: undefined as never,
-      stale: undefined,
-      firstNews,
-      tell,
-    };
+    });
     this.#flights.set(flight);
-    flight.landing = this.#fill(flight, plan);
-    // Everybody may have gone before it fails.
-    flight.landing.catch(nothing);
+    this.#fill(flight, plan);
     return flight;
   }
 
-  /** An L2 hit is the path that counts: it is made of few promises. */
-  #fill(flight: OwnFlight<V>, plan: FillPlan<V>): Promise<Landing<V>> {
-    const { l2 } = this.#parts;
-    if (l2 === undefined || flight.isDirect) return this.#loadToTheEnd(flight, plan, undefined);
-    const budget: L2Budget = { leftMs: this.#parts.options.l2TimeoutMs };
-    return l2.read(flight.key, flight.keyHash, budget).then(
-      (read) => {
-        const entry = read === failed ? undefined : read;
-        if (entry === undefined || !this.#isWanted(entry, plan)) {
-          return this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, budget, l2, read }));
-        }
-        try {
-          const landing = this.#adopt(entry);
-          this.#onEnd(flight, plan, { kind: "landed", landing });
-          return landing;
-        } catch (error) {
-          this.#onEnd(flight, plan, { kind: "failed", error });
-          throw error;
-        }
-      },
-      (error: unknown) => {
-        this.#onEnd(flight, plan, { kind: "failed", error });
-        throw error;
-      },
-    );
+  /** A hit in L2 is the path that counts: it is made of callbacks, and one promise for those who wait. */
+  #fill(flight: Flight<V>, plan: FillPlan<V>): void {
+    const { l2, options } = this.#parts;
+    if (l2 === undefined || flight.isDirect) {
+      background(this.#loadToTheEnd(flight, plan, undefined), "load a value");
+      return;
+    }
+    const { key, keyHash, startedMs } = flight;
+    const budget: L2Budget = { leftMs: options.l2TimeoutMs };
+    const onError = (error: unknown): void => this.#onEnd(flight, plan, { kind: "failed", error });
+    const onRead = (read: L2Answer<V>): void => {
+      if (read === failed || read === undefined || !this.#isWanted(read, plan)) {
+        background(this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, budget, l2, read })), "load a value");
+        return;
+      }
+      try {
+        this.#onEnd(flight, plan, { kind: "landed", landing: this.#adopt(read) });
+      } catch (error) {
+        onError(error);
+      }
+    };
+    l2.read({ key, keyHash, sentMs: startedMs, budget }, onRead, onError);
   }
 
-  async #loadToTheEnd(flight: OwnFlight<V>, plan: FillPlan<V>, search: Promise<Sought<V>> | undefined): Promise<Landing<V>> {
+  /** Never rejects: its failure is the flight's end. */
+  async #loadToTheEnd(flight: Flight<V>, plan: FillPlan<V>, search: Promise<Sought<V>> | undefined): Promise<void> {
     try {
-      const landing = await this.#foundOrLoaded(flight, plan, await search);
-      this.#onEnd(flight, plan, { kind: "landed", landing });
-      return landing;
+      this.#onEnd(flight, plan, { kind: "landed", landing: await this.#foundOrLoaded(flight, plan, await search) });
     } catch (error) {
       this.#onEnd(flight, plan, { kind: "failed", error });
-      throw error;
     }
   }
 
@@ -156,22 +137,22 @@ export class Filler<V> {
     return this.#load(flight, { plan, lease, previous: sought?.previous ?? plan.newerThan, stamp });
   }
 
-  #onEnd(flight: OwnFlight<V>, plan: FillPlan<V>, news: FirstNews<V>): void {
+  #onEnd(flight: Flight<V>, plan: FillPlan<V>, end: FlightEnd<V>): void {
     plan.onParked?.();
     this.#flights.delete(flight);
-    flight.tell(news);
+    flight.end(end);
   }
 
   // ------------------------------------------------------------------------------------------------ 1 to 3
 
   /** `read`: what L2 has answered already. */
   async #seek(
-    flight: OwnFlight<V>,
+    flight: Flight<V>,
     how: {
       readonly plan: FillPlan<V>;
       readonly budget: L2Budget;
       readonly l2: SecondTier<V>;
-      readonly read: CacheEntry<V> | undefined | typeof failed;
+      readonly read: L2Answer<V>;
     },
   ): Promise<Sought<V>> {
     const { platform, metrics } = this.#parts;
@@ -183,7 +164,9 @@ export class Filler<V> {
     const leaseBudget: L2Budget = { leftMs: waitMs };
     let previous: CacheEntry<V> | undefined;
     let lease: Won | undefined;
-    for (let read = how.read; ; read = await l2.read(key, keyHash, budget)) {
+    const readAgain = (): Promise<L2Answer<V>> =>
+      new Promise((resolve, reject) => l2.read({ key, keyHash, sentMs: platform.now(), budget }, resolve, reject));
+    for (let read = how.read; ; read = await readAgain()) {
       if (read === failed) metrics.l2Failures++;
       else if (read !== undefined) {
         if (this.#isWanted(read, plan)) {
@@ -218,12 +201,11 @@ export class Filler<V> {
     }
   }
 
-  #offerStale(flight: OwnFlight<V>, entry: CacheEntry<V>): void {
+  #offerStale(flight: Flight<V>, entry: CacheEntry<V>): void {
     if (flight.stale !== undefined || this.#parts.platform.now() >= entry.keepUntilMs) return;
     this.#guard(entry.value);
     this.#parts.shelf.put(entry);
-    flight.stale = entry;
-    flight.tell({ kind: "stale", entry });
+    flight.offerStale(entry);
   }
 
   /** Takes it over from a load that began too early for anybody who asks now. */
@@ -246,9 +228,11 @@ export class Filler<V> {
     return answer;
   }
 
+  /** An entry that was read at its `loadedMs`: now. */
   #isWanted(entry: CacheEntry<V>, { newerThan }: FillPlan<V>): boolean {
-    if (this.#parts.platform.now() >= entry.freshUntilMs) return false;
-    return newerThan === undefined || entry.stamp > newerThan.stamp || this.#parts.platform.now() >= newerThan.freshUntilMs;
+    const nowMs = entry.loadedMs;
+    if (nowMs >= entry.freshUntilMs) return false;
+    return newerThan === undefined || entry.stamp > newerThan.stamp || nowMs >= newerThan.freshUntilMs;
   }
 
   #adopt(entry: CacheEntry<V>): Landing<V> {
@@ -400,16 +384,4 @@ export class Filler<V> {
 
 function nameOf(key: string): string {
   return JSON.stringify(key.length > 100 ? `${key.slice(0, 100)}...` : key);
-}
-
-/** Lets a refresh go on behind the reader's back; its failure was reported where it happened. */
-export function behind(flight: Flight<unknown>): void {
-  background(
-    flight.landing.catch(() => undefined),
-    "refresh a cached value",
-  );
-}
-
-function nothing(): undefined {
-  return undefined;
 }

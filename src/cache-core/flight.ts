@@ -16,13 +16,16 @@ export interface Landing<V> {
   readonly tagHashes: readonly number[];
 }
 
-/** What comes first of a flight: a value in its grace that L2 had, or its end. Never a rejection. */
-export type FirstNews<V> =
-  | { readonly kind: "stale"; readonly entry: CacheEntry<V> }
+/** How a flight ends. */
+export type FlightEnd<V> =
   | { readonly kind: "landed"; readonly landing: Landing<V> }
   | { readonly kind: "failed"; readonly error: unknown };
 
-export interface Flight<V> {
+/** What comes first of a flight: a value in its grace that L2 had, or its end. */
+export type FirstNews<V> = { readonly kind: "stale"; readonly entry: CacheEntry<V> } | FlightEnd<V>;
+
+/** What is known when it begins. */
+export interface Departure {
   readonly key: string;
   readonly keyHash: number;
   /** A revision that was committed before it began: the load sees everything up to it. */
@@ -34,22 +37,74 @@ export interface Flight<V> {
   readonly startedMs: number;
   /** It asks nobody but the origin. */
   readonly isDirect: boolean;
-  landing: Promise<Landing<V>>;
+}
+
+export class Flight<V> implements Departure {
+  readonly key: string;
+  readonly keyHash: number;
+  readonly floor: number;
+  readonly changes: number;
+  readonly life: number;
+  readonly startedMs: number;
+  readonly isDirect: boolean;
   /** What L2 had in its grace, for those who would rather not wait for the load. */
   stale: CacheEntry<V> | undefined;
+  /** Never rejects. */
   readonly firstNews: Promise<FirstNews<V>>;
+  #tellFirst!: (news: FirstNews<V>) => void;
+  /** Made when somebody asks for it: most who wait are content with the first news. */
+  #whenEnded: { readonly promise: Promise<FlightEnd<V>>; readonly resolve: (end: FlightEnd<V>) => void } | undefined;
+  #ended: FlightEnd<V> | undefined;
+
+  constructor({ key, keyHash, floor, changes, life, startedMs, isDirect }: Departure) {
+    this.key = key;
+    this.keyHash = keyHash;
+    this.floor = floor;
+    this.changes = changes;
+    this.life = life;
+    this.startedMs = startedMs;
+    this.isDirect = isDirect;
+    this.firstNews = new Promise((resolve) => {
+      this.#tellFirst = resolve;
+    });
+  }
+
+  /** Never rejects. */
+  get whenEnded(): Promise<FlightEnd<V>> {
+    if (this.#ended !== undefined) return Promise.resolve(this.#ended);
+    if (this.#whenEnded === undefined) {
+      let resolve!: (end: FlightEnd<V>) => void;
+      const promise = new Promise<FlightEnd<V>>((resolver) => {
+        resolve = resolver;
+      });
+      this.#whenEnded = { promise, resolve };
+    }
+    return this.#whenEnded.promise;
+  }
+
+  offerStale(entry: CacheEntry<V>): void {
+    this.stale = entry;
+    this.#tellFirst({ kind: "stale", entry });
+  }
+
+  /** Once. */
+  end(end: FlightEnd<V>): void {
+    this.#ended = end;
+    this.#tellFirst(end);
+    this.#whenEnded?.resolve(end);
+  }
 }
 
 const noTags: readonly number[] = [];
 
 /** Whether somebody who comes now may have what it brings, as far as can be said before it lands. */
-export function mayJoin(flight: Flight<unknown>, history: InvalidationHistory): boolean {
+export function mayJoin(flight: Departure, history: InvalidationHistory): boolean {
   return flight.changes === history.changes || history.isValid({ ...flight, tagHashes: noTags }, flight.floor);
 }
 
 /** Whether somebody who came after `flight` began, when the history was at `changes`, may have what it brought. */
 export function mayHave(
-  flight: Flight<unknown>,
+  flight: Departure,
   { landing, changes, history }: { landing: Landing<unknown>; changes: number; history: InvalidationHistory },
 ): boolean {
   if (changes === flight.changes) return true;

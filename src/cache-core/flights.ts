@@ -7,29 +7,29 @@
  */
 import type { Flight } from "./flight.ts";
 
-export class Flights<F extends Flight<unknown>> {
+export class Flights<V> {
   readonly #places = new Map<string, number>();
-  readonly #flights: (F | undefined)[] = [];
+  readonly #flights: (Flight<V> | undefined)[] = [];
   readonly #free: number[] = [];
 
   get size(): number {
     return this.#places.size;
   }
 
-  get(key: string): F | undefined {
+  get(key: string): Flight<V> | undefined {
     const place = this.#places.get(key);
     return place === undefined ? undefined : this.#flights[place];
   }
 
   /** In place of the one before, which nobody joins any more. */
-  set(flight: F): void {
+  set(flight: Flight<V>): void {
     const place = this.#places.get(flight.key) ?? this.#free.pop() ?? this.#flights.length;
     this.#places.set(flight.key, place);
     this.#flights[place] = flight;
   }
 
   /** Unless another one has taken its place. */
-  delete(flight: F): void {
+  delete(flight: Flight<V>): void {
     const place = this.#places.get(flight.key);
     if (place === undefined || this.#flights[place] !== flight) return;
     this.#places.delete(flight.key);

@@ -10,6 +10,7 @@ function scene() {
   const timers: (() => void)[] = [];
   const deferred: (() => void)[] = [];
   const answers: ((text: string) => void)[] = [];
+  const failures: ((error: Error) => void)[] = [];
   const opened: string[] = [];
   let nowMs = 0;
   const platform: Platform = {
@@ -34,7 +35,11 @@ function scene() {
   const guarded = new GuardedL2({
     l2: {
       name: "by hand",
-      get: () => new Promise((resolve) => answers.push(resolve)),
+      get: () =>
+        new Promise((resolve, reject) => {
+          answers.push(resolve);
+          failures.push(reject);
+        }),
       set: async () => undefined,
       delete: async () => undefined,
       clockMs: () => 0,
@@ -48,8 +53,11 @@ function scene() {
   const runAll = (callbacks: (() => void)[]): void => {
     for (const callback of callbacks.splice(0)) callback();
   };
+  const read = (key: string): Promise<unknown> =>
+    new Promise((resolve) => guarded.get({ key, sentMs: nowMs, budgetMs: 100 }, resolve));
   return {
-    guarded,
+    read,
+    failures,
     answers,
     opened,
     wake: (atMs = 100) => {
@@ -61,8 +69,8 @@ function scene() {
 }
 
 test("answers that lay unread while the process slept are answers, and open no breaker", async () => {
-  const { guarded, answers, opened, wake, endTurn } = scene();
-  const reads = Array.from({ length: 50 }, (_, at) => guarded.get(`k${at}`, 100, (text) => text));
+  const { read, answers, opened, wake, endTurn } = scene();
+  const reads = Array.from({ length: 50 }, (_, at) => read(`k${at}`));
   wake();
   for (const answer of answers) answer("v");
   await Promise.resolve();
@@ -72,11 +80,22 @@ test("answers that lay unread while the process slept are answers, and open no b
 });
 
 test("an L2 that has said nothing in that turn either has failed, and three in a row open the breaker", async () => {
-  const { guarded, opened, wake, endTurn } = scene();
-  const reads = Array.from({ length: 3 }, (_, at) => guarded.get(`k${at}`, 100, (text) => text));
+  const { read, opened, wake, endTurn } = scene();
+  const reads = Array.from({ length: 3 }, (_, at) => read(`k${at}`));
   wake();
   endTurn();
   expect(await Promise.all(reads)).toEqual(reads.map(() => failed));
   expect(opened).toEqual(["no answer within 100 ms"]);
-  expect(await guarded.get("next", 100, (text) => text)).toBe(failed);
+  expect(await read("next")).toBe(failed);
+});
+
+test("a call that was silent and fails afterwards has failed once", async () => {
+  const { read, failures, opened, wake, endTurn } = scene();
+  const reads = [read("a"), read("b")];
+  wake();
+  endTurn();
+  expect(await Promise.all(reads)).toEqual([failed, failed]);
+  for (const fail of failures) fail(new Error("the connection is gone"));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(opened).toEqual([]);
 });

@@ -25,6 +25,13 @@ export interface GuardedL2Options {
   readonly onClosed: () => void;
 }
 
+/** `sentMs`: now. */
+export interface GuardedRead {
+  readonly key: string;
+  readonly sentMs: number;
+  readonly budgetMs: number;
+}
+
 const failuresMax = 3;
 const backgroundMax = 1_000;
 
@@ -50,11 +57,14 @@ export class GuardedL2 {
     return this.#options.l2.clockMs(key);
   }
 
-  /** Within the budget, whatever becomes of the call: what `read` makes of the answer (null: a miss), or `failed`. */
-  get<T>(key: string, budgetMs: number, read: (text: string | null) => T): Promise<T | typeof failed> {
+  /**
+   * Calls back once, within the budget, whatever becomes of the call: with the text (null: a miss) or `failed`.
+   * Calls back instead of promising: a hit in L2 is the path that counts.
+   */
+  get({ key, sentMs, budgetMs }: GuardedRead, onEnd: (text: string | null | typeof failed) => void): void {
     const { l2, timeoutMs } = this.#options;
-    if (budgetMs <= 0 || !this.#mayCall()) return Promise.resolve(failed);
-    return this.#call(() => l2.get(key), Math.min(budgetMs, timeoutMs), read);
+    if (budgetMs <= 0 || !this.#mayCall()) onEnd(failed);
+    else this.#call(() => l2.get(key), { sentMs, timeoutMs: Math.min(budgetMs, timeoutMs) }, onEnd);
   }
 
   /** `done` is called when it is written, or will not be. */
@@ -75,11 +85,11 @@ export class GuardedL2 {
       return;
     }
     this.#inBackground++;
-    const work = this.#call(act, this.#options.timeoutMs * 10, nothing).finally(() => {
+    const { platform, timeoutMs } = this.#options;
+    this.#call(act, { sentMs: platform.now(), timeoutMs: timeoutMs * 10 }, () => {
       this.#inBackground--;
       done();
     });
-    background(work, "write to L2");
   }
 
   #mayCall(): boolean {
@@ -96,32 +106,31 @@ export class GuardedL2 {
     }
   }
 
-  /** Never rejects, but with what `read` throws. */
-  #call<A, T>(act: () => Promise<A>, timeoutMs: number, read: (answer: A) => T): Promise<T | typeof failed> {
-    return new Promise((resolve, reject) => {
-      const fail = (why: string): void => {
-        this.#onFailure(why);
-        resolve(failed);
-      };
-      const deadline = this.#deadlines.add(timeoutMs, () => fail(`no answer within ${timeoutMs} ms`));
-      const onError = (error: unknown): void => {
-        this.#deadlines.delete(deadline);
-        fail(error instanceof Error ? error.message : String(error));
-      };
-      try {
-        act().then((answer) => {
-          this.#deadlines.delete(deadline);
-          this.#onSuccess();
-          try {
-            resolve(read(answer));
-          } catch (error) {
-            reject(error);
-          }
-        }, onError);
-      } catch (error) {
-        onError(error);
-      }
-    });
+  /** `onEnd` is called once, and throws nothing. */
+  #call<A>(
+    act: () => Promise<A>,
+    { sentMs, timeoutMs }: { readonly sentMs: number; readonly timeoutMs: number },
+    onEnd: (answer: A | typeof failed) => void,
+  ): void {
+    const fail = (why: string): void => {
+      this.#onFailure(why);
+      onEnd(failed);
+    };
+    const deadline = this.#deadlines.add(sentMs + timeoutMs, () => fail(`no answer within ${timeoutMs} ms`));
+    const onError = (error: unknown): void => {
+      // Who was told of the silence has counted it: an error that comes after it is the same failure.
+      if (this.#deadlines.delete(deadline)) fail(error instanceof Error ? error.message : String(error));
+    };
+    const onAnswer = (answer: A): void => {
+      const isInTime = this.#deadlines.delete(deadline);
+      this.#onSuccess();
+      if (isInTime) onEnd(answer);
+    };
+    try {
+      background(act().then(onAnswer, onError), "call L2");
+    } catch (error) {
+      onError(error);
+    }
   }
 
   #onSuccess(): void {
@@ -145,8 +154,4 @@ export class GuardedL2 {
     this.#state = { kind: "open", untilMs: platform.now() + breakerMs };
     if (state.kind === "closed") onOpen(failures, why);
   }
-}
-
-function nothing(): undefined {
-  return undefined;
 }

@@ -26,6 +26,17 @@ export interface L2Budget {
   leftMs: number;
 }
 
+/** `sentMs`: now. */
+export interface L2Read {
+  readonly key: string;
+  readonly keyHash: number;
+  readonly sentMs: number;
+  readonly budget: L2Budget;
+}
+
+/** Fresh or in its grace, valid as far as this process knows; undefined: not there; or `failed`. */
+export type L2Answer<V> = CacheEntry<V> | undefined | typeof failed;
+
 export class SecondTier<V> {
   readonly #parts: SecondTierParts;
 
@@ -37,13 +48,20 @@ export class SecondTier<V> {
     return this.#parts.l2.isOpen;
   }
 
-  /** Fresh or in its grace, valid as far as this process knows; undefined: not there; or `failed`. */
-  read(key: string, keyHash: number, budget: L2Budget): Promise<CacheEntry<V> | undefined | typeof failed> {
+  /** Calls back once. */
+  read({ key, keyHash, sentMs, budget }: L2Read, onRead: (read: L2Answer<V>) => void, onError: (error: unknown) => void): void {
     const { l2, now } = this.#parts;
-    const sentMs = now();
-    return l2.get(key, budget.leftMs, (text) => {
-      budget.leftMs -= now() - sentMs;
-      return typeof text === "string" ? this.#open(key, keyHash, text) : undefined;
+    l2.get({ key, sentMs, budgetMs: budget.leftMs }, (text) => {
+      const nowMs = now();
+      budget.leftMs -= nowMs - sentMs;
+      let read: L2Answer<V>;
+      try {
+        read = typeof text === "string" ? this.#open({ key, keyHash, text, nowMs }) : text === null ? undefined : text;
+      } catch (error) {
+        onError(error);
+        return;
+      }
+      onRead(read);
     });
   }
 
@@ -68,7 +86,7 @@ export class SecondTier<V> {
         tags: entry.tags,
         value: entry.value,
       };
-      l2.set(entry.key, { text: sealEnvelope(codec, { key: entry.key, envelope }), ttlMs: Math.ceil(keepMs), done });
+      l2.set(entry.key, { text: sealEnvelope(codec, { keyHash: entry.keyHash, envelope }), ttlMs: Math.ceil(keepMs), done });
     } catch (error) {
       metrics.notSerializable++;
       onNotSerializable(entry.key, error);
@@ -80,9 +98,9 @@ export class SecondTier<V> {
     this.#parts.l2.delete(key);
   }
 
-  #open(key: string, keyHash: number, text: string): CacheEntry<V> | undefined {
-    const { codec, history, metrics, now, epoch, l2, earlyRefresh, onPoisoned } = this.#parts;
-    const envelope = openEnvelope(codec, { key, text });
+  #open({ key, keyHash, text, nowMs }: ToOpen): CacheEntry<V> | undefined {
+    const { codec, history, metrics, epoch, l2, earlyRefresh, onPoisoned } = this.#parts;
+    const envelope = openEnvelope(codec, { keyHash, text });
     if (envelope === undefined) {
       metrics.l2Poisoned++;
       onPoisoned(key, "its checksum or form is not that of a value stored under this key");
@@ -99,7 +117,7 @@ export class SecondTier<V> {
       tags: envelope.tags,
       value: envelope.value as V,
       stamp: envelope.since,
-      nowMs: now(),
+      nowMs,
       freshForMs: envelope.freshUntil - clockMs,
       graceMs: envelope.keepUntil === Number.POSITIVE_INFINITY ? 0 : envelope.keepUntil - envelope.freshUntil,
       deltaMs: envelope.deltaMs,
@@ -110,4 +128,11 @@ export class SecondTier<V> {
     metrics.invalidated++;
     return undefined;
   }
+}
+
+interface ToOpen {
+  readonly key: string;
+  readonly keyHash: number;
+  readonly text: string;
+  readonly nowMs: number;
 }
