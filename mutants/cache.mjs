@@ -136,8 +136,8 @@ export default [
   {
     name: "the checksum does not cover the key",
     file: "cache-core/envelope.ts",
-    find: "return codec.checksum(body, keyHash(key) % 2 ** 32);",
-    replace: "return key === undefined ? 0 : codec.checksum(body, 0);",
+    find: "return codec.checksum(body, keyHash % 2 ** 32);",
+    replace: "return codec.checksum(body, keyHash * 0);",
     source: "bytes of one key under another",
   },
   {
@@ -146,5 +146,19 @@ export default [
     find: "return this.isValid(entry) ? entry : undefined;",
     replace: "return entry;",
     source: "fail-safe that serves what was removed, FusionCache 475",
+  },
+  {
+    name: "deadlines: the timer that they share looks once, and not for the next",
+    file: "cache-core/deadlines.ts",
+    find: "if (next !== Infinity) this.#arm(next);",
+    replace: "",
+    source: "ours: many deadlines on one timer; a read that waits for an L2 that is silent for ever",
+  },
+  {
+    name: "deadlines: the one that moves into a gap keeps its old place, and another is taken out for it",
+    file: "cache-core/deadlines.ts",
+    find: "last.place = place;",
+    replace: "",
+    source: "ours: a list with places in it",
   },
 ].map((mutant) => ({ protocol: "cache", world: "cache", ...mutant }));

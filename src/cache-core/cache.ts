@@ -20,7 +20,7 @@ import { BatchLoad, type ManyValues } from "./batch-load.ts";
 import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
 import type { CacheEvent } from "./event.ts";
 import { FillLeases, leaseKey } from "./fill-lease.ts";
-import { Filler, type FillPlan } from "./filler.ts";
+import { Filler } from "./filler.ts";
 import { type FirstNews, type Flight, mayHave, mayJoin } from "./flight.ts";
 import { Follower } from "./follower.ts";
 import { GuardedL2 } from "./guarded-l2.ts";
@@ -104,7 +104,6 @@ const warmMs = 10_000;
 const failedRefreshMs = 1_000;
 const errorsMax = 1_000;
 const noOptions: ReadOptions = {};
-const noTags: readonly string[] = [];
 
 /** @since 0.1.0 */
 export class Cache<V = unknown> implements AsyncDisposable {
@@ -373,7 +372,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
       if (flight === undefined) {
         this.#metrics.misses++;
         if (!isTrusted) this.#metrics.distrusted++;
-        const plan = this.#plan({ load, options, isDirect, newerThan: entry, onParked });
+        const plan = { load, options, isDirect, newerThan: entry, onParked };
         flight = this.#filler.begin({ key, keyHash: hash, nowMs }, plan);
       } else {
         this.#metrics.joined++;
@@ -395,29 +394,6 @@ export class Cache<V = unknown> implements AsyncDisposable {
       const { landing } = answer;
       if (joined === undefined || mayHave(flight, { landing, changes, history: this.#history })) return this.#out(landing.value);
     }
-  }
-
-  #plan(how: {
-    readonly load: Load<V>;
-    readonly options: ReadOptions;
-    readonly isDirect: boolean;
-    readonly newerThan: CacheEntry<V> | undefined;
-    readonly onParked: (() => void) | undefined;
-  }): FillPlan<V> {
-    const { load, options, isDirect, newerThan, onParked } = how;
-    const mine = this.options;
-    return {
-      load,
-      ttlMs: options.ttlMs ?? mine.ttlMs,
-      graceMs: options.graceMs ?? mine.graceMs,
-      negativeTtlMs: options.negativeTtlMs ?? mine.negativeTtlMs,
-      hardTimeoutMs: options.hardTimeoutMs ?? mine.hardTimeoutMs,
-      leaseWaitMs: options.leaseWaitMs ?? mine.leaseWaitMs,
-      tags: options.tags ?? noTags,
-      isDirect,
-      newerThan,
-      onParked,
-    };
   }
 
   /**
@@ -501,7 +477,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     this.#metrics.earlyRefreshes++;
     // One draw that wins is enough, whatever becomes of its load.
     entry.earlyMs = nowMs + Math.max(entry.deltaMs, 100);
-    const plan = this.#plan({ load, options, isDirect: false, newerThan: entry, onParked: undefined });
+    const plan = { load, options, isDirect: false, newerThan: entry, onParked: undefined };
     this.#filler.begin({ key: entry.key, keyHash: entry.keyHash, nowMs: this.#platform.now() }, plan);
   }
 

@@ -22,19 +22,15 @@ import type { InvalidationHistory } from "./invalidation-history.ts";
 import { deepFreeze } from "./keep-whole.ts";
 import { LoadContext, notModified } from "./load-context.ts";
 import type { CacheMetrics } from "./metrics.ts";
-import type { CheckedOptions } from "./options.ts";
+import type { CheckedOptions, ReadOptions } from "./options.ts";
 import type { L2Answer, L2Budget, SecondTier } from "./second-tier.ts";
 import type { Shelf } from "./shelf.ts";
 
-/** How this value is to be loaded and kept: the cache's options, overruled by the call's. */
+/** How this value is to be loaded and kept. */
 export interface FillPlan<V> {
   readonly load: (context: LoadContext<V>) => V | undefined | PromiseLike<V | undefined>;
-  readonly ttlMs: number;
-  readonly graceMs: number;
-  readonly negativeTtlMs: number | undefined;
-  readonly hardTimeoutMs: number;
-  readonly leaseWaitMs: number;
-  readonly tags: readonly string[];
+  /** Of the call; they overrule the cache's. */
+  readonly options: ReadOptions;
   /** Asks nobody but the origin. */
   readonly isDirect: boolean;
   /** What L2 holds must be newer than this to be taken. */
@@ -158,7 +154,7 @@ export class Filler<V> {
     const { platform, metrics } = this.#parts;
     const { plan, budget, l2 } = how;
     const { key, keyHash } = flight;
-    const giveUpMs = platform.now() + plan.leaseWaitMs;
+    const giveUpMs = platform.now() + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
     let waitMs = this.#parts.options.l2TimeoutMs;
     // Of its own: where L2 took its time and answered, a load without a lease would be one more for everybody.
     const leaseBudget: L2Budget = { leftMs: waitMs };
@@ -255,9 +251,10 @@ export class Filler<V> {
   ): Promise<Landing<V>> {
     const { platform, metrics, life, onLoadFailed } = this.#parts;
     const { plan, previous } = how;
+    const hardTimeoutMs = plan.options.hardTimeoutMs ?? this.#parts.options.hardTimeoutMs;
     const context = new LoadContext<V>(flight.key, life, previous, {
       ttlMs: undefined,
-      tags: plan.tags,
+      tags: plan.options.tags ?? [],
       etag: previous?.etag,
     });
     const startedMs = platform.now();
@@ -276,14 +273,14 @@ export class Filler<V> {
         context.settle();
       };
       const timer =
-        plan.hardTimeoutMs === Number.POSITIVE_INFINITY
+        hardTimeoutMs === Number.POSITIVE_INFINITY
           ? undefined
           : platform.setTimer(
-              plan.hardTimeoutMs,
+              hardTimeoutMs,
               () => {
                 const error = conclaveError(
                   "LOAD_TIMEOUT",
-                  `Loading ${nameOf(flight.key)} took longer than ${plan.hardTimeoutMs} ms.`,
+                  `Loading ${nameOf(flight.key)} took longer than ${hardTimeoutMs} ms.`,
                 );
                 metrics.loadTimeouts++;
                 how.lease?.release();
@@ -322,13 +319,14 @@ export class Filler<V> {
       readonly deltaMs: number;
     },
   ): Landing<V> {
-    const { shelf, l2, platform, follower } = this.#parts;
+    const { shelf, l2, platform, follower, options } = this.#parts;
     const { plan, context, previous, stamp, lease, deltaMs } = how;
+    const { ttlMs = options.ttlMs, graceMs = options.graceMs, negativeTtlMs = options.negativeTtlMs } = plan.options;
     const value = (how.answer as unknown) === notModified ? previous?.value : how.answer;
     const entry = this.makeEntry(flight, {
       value: value as V,
-      ttlMs: context.ttlMs ?? (value === null ? (plan.negativeTtlMs ?? plan.ttlMs) : plan.ttlMs),
-      graceMs: plan.graceMs,
+      ttlMs: context.ttlMs ?? (value === null ? (negativeTtlMs ?? ttlMs) : ttlMs),
+      graceMs,
       tags: context.tags,
       etag: context.etag,
       stamp,

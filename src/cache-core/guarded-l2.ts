@@ -6,7 +6,6 @@
  * Writes and deletes go in the background, a bounded number at a time; what does not fit is left out, which costs loads.
  * Source of the states: Nygard, "Release It!", 2nd ed., 2018, ch. 5, "Circuit Breaker".
  */
-import { background } from "../base/background.ts";
 import type { Platform } from "../base/ports.ts";
 import { Deadlines } from "./deadlines.ts";
 import type { L2 } from "./l2.ts";
@@ -127,7 +126,7 @@ export class GuardedL2 {
       if (isInTime) onEnd(answer);
     };
     try {
-      background(act().then(onAnswer, onError), "call L2");
+      void act().then(onAnswer, onError);
     } catch (error) {
       onError(error);
     }
