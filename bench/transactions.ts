@@ -32,6 +32,7 @@ import { startMariadb } from "../test/servers/mariadb.ts";
 import { startPostgres } from "../test/servers/postgres.ts";
 import { type Figure, median, percentile, rounded, spread, writeFigures } from "./figures.ts";
 import { startJta } from "./peers/transactions.ts";
+import { familyProcessorMs } from "./processor.ts";
 
 type Bank = { readonly orders: PostgresResource; readonly wallet: MariadbResource };
 type Transfer = (worker: number, number: number) => Promise<unknown>;
@@ -62,7 +63,7 @@ const folder = mkdtempSync(resolve("node_modules/.bench-tx-"));
 const leftPool = new pg.Pool({ connectionString: left.url, max: connectionsMax, pipeline: true } as pg.PoolConfig);
 // Those that idle when the servers stop.
 leftPool.on("error", () => undefined);
-const rightPool = mysql.createPool({ uri: right.url, connectionLimit: connectionsMax, multipleStatements: true });
+const rightPool = mysql.createPool({ uri: right.url, connectionLimit: connectionsMax, multipleStatements: true, trace: false });
 const rowsText = Array.from({ length: 128 }, (_, at) => `(${at}, 1000000)`).join(",");
 for (const sql of [
   "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL)",
@@ -208,8 +209,14 @@ interface Load {
   readonly rate: number;
   readonly p50: number;
   readonly p99: number;
-  /** Of this process, for each transfer; unknown of another's. */
-  readonly cpuMs: number | undefined;
+  /** Processor time a transfer, in milliseconds; unknown of what runs elsewhere. */
+  readonly cpu: Processors | undefined;
+}
+
+interface Processors {
+  readonly here: number;
+  readonly postgres: number;
+  readonly mariadb: number;
 }
 
 async function measure(): Promise<void> {
@@ -226,14 +233,28 @@ async function measure(): Promise<void> {
       for (const [name, run] of order) found.get(name)?.push(await run(seconds));
     }
     const rateOf = (name: string): number => median((found.get(name) ?? []).map(({ rate }) => rate));
+    const costsOf = (name: string): Processors | undefined => {
+      const known = (found.get(name) ?? []).flatMap(({ cpu }) => (cpu === undefined ? [] : [cpu]));
+      if (known.length === 0) return undefined;
+      const of = (where: keyof Processors): number => median(known.map((each) => each[where]));
+      return { here: of("here"), postgres: of("postgres"), mariadb: of("mariadb") };
+    };
+    const costOf = (name: string): number => {
+      const costs = costsOf(name);
+      return costs === undefined ? Number.NaN : costs.here + costs.postgres + costs.mariadb;
+    };
+    const describeProcessors = (name: string): string => {
+      const costs = costsOf(name);
+      if (costs === undefined) return "";
+      const { here, postgres: left, mariadb: right } = costs;
+      return `processor ${here.toFixed(2)} here + ${left.toFixed(2)} PostgreSQL + ${right.toFixed(2)} MariaDB = ${costOf(name).toFixed(2)} ms  `;
+    };
     const [floor, bareRate] = [rateOf("floor"), rateOf("bare")];
     console.log(`\n${connections} connections`);
     for (const [name, rounds] of found) {
       const rate = rateOf(name);
       const all = rounds.map((each) => each.rate);
-      const cpu = rounds.every(({ cpuMs }) => cpuMs !== undefined)
-        ? `${median(rounds.map(({ cpuMs }) => cpuMs ?? 0)).toFixed(2)} ms of processor here  `
-        : "";
+      const cpu = describeProcessors(name);
       const tail = `p50 ${median(rounds.map(({ p50 }) => p50)).toFixed(2)} ms, p99 ${median(rounds.map(({ p99 }) => p99)).toFixed(2)} ms`;
       console.log(
         `  ${name.padEnd(11)} ${rate.toFixed(0).padStart(6)} tx/s  ${(rate / floor).toFixed(2)} of the floor, ${(rate / bareRate).toFixed(2)} of bare  ` +
@@ -248,10 +269,10 @@ async function measure(): Promise<void> {
         ratio: name === "floor" ? null : rounded(rate / floor),
         unit: "transactions/s",
         oursSpread: spread(all.map(rounded)),
-        note: `${tail}; ${(rate / bareRate).toFixed(2)} of bare`,
+        note: `${tail}; ${(rate / bareRate).toFixed(2)} of bare${cpu === "" ? "" : `; ${cpu.trim()}`}`,
       });
     }
-    if (connections === barConnections) printBars(rateOf);
+    if (connections === barConnections) printBars({ rateOf, costOf });
   }
   writeFigures("transactions", figures);
 }
@@ -268,29 +289,42 @@ function loadsAt(connections: number): ReadonlyMap<string, (seconds: number) => 
     connections <= barConnections &&
     (values.only === "" || values.only.includes("Atomikos"))
   ) {
-    loads.set("Atomikos", async (seconds) => ({ ...(await jta.measure(connections, seconds)), cpuMs: undefined }));
+    loads.set("Atomikos", async (seconds) => ({ ...(await jta.measure(connections, seconds)), cpu: undefined }));
   }
   return loads;
 }
 
-/** What was asked of this bench, and whether this run has it. */
-function printBars(rateOf: (name: string) => number): void {
+/**
+ * What was asked of this bench, and whether this run has it. Beside it the ratio of processor time, which is what the rates
+ * come to where processors are the limit, and which other programs on the machine disturb less.
+ */
+function printBars({
+  rateOf,
+  costOf,
+}: {
+  readonly rateOf: (name: string) => number;
+  readonly costOf: (name: string) => number;
+}): void {
   const bars = [
     ["ours", "floor", 0.45],
     ["ours", "bare", 0.85],
     ["last agent", "floor", 0.55],
     ["ours", "Atomikos", 2],
+    ["bare", "floor", undefined],
   ] as const;
   for (const [name, peer, bar] of bars) {
     const ratio = rateOf(name) / rateOf(peer);
-    if (Number.isFinite(ratio))
-      console.log(`  ${name} / ${peer}: ${ratio.toFixed(2)}, asked ${bar}: ${ratio >= bar ? "met" : "missed"}`);
+    if (!Number.isFinite(ratio)) continue;
+    const cost = costOf(peer) / costOf(name);
+    const byProcessor = Number.isFinite(cost) ? ` (${cost.toFixed(2)} by processor time)` : "";
+    const asked = bar === undefined ? "nothing asked" : `asked ${bar}: ${ratio >= bar ? "met" : "missed"}`;
+    console.log(`  ${name} / ${peer}: ${ratio.toFixed(2)}${byProcessor}, ${asked}`);
   }
 }
 
 async function load(transfer: Transfer, connections: number, seconds: number): Promise<Load> {
   const took: number[] = [];
-  const cpu = process.cpuUsage();
+  const before = processorMs();
   const startedMs = performance.now();
   const untilMs = startedMs + seconds * 1_000;
   const work = async (worker: number): Promise<void> => {
@@ -301,11 +335,22 @@ async function load(transfer: Transfer, connections: number, seconds: number): P
     }
   };
   await Promise.all(Array.from({ length: connections }, (_, at) => work(at)));
-  const { user, system } = process.cpuUsage(cpu);
+  const after = processorMs();
+  const each = (where: keyof Processors): number => (after[where] - before[where]) / took.length;
+  const cpu = { here: each("here"), postgres: each("postgres"), mariadb: each("mariadb") };
   const rate = took.length / ((performance.now() - startedMs) / 1_000);
   took.sort((one, other) => one - other);
   const [p50, p99] = [percentile(took, 0.5), percentile(took, 0.99)];
-  return { rate, p50, p99, cpuMs: (user + system) / 1_000 / took.length };
+  return { rate, p50, p99, cpu: Number.isFinite(cpu.here + cpu.postgres + cpu.mariadb) ? cpu : undefined };
+}
+
+function processorMs(): Processors {
+  const { user, system } = process.cpuUsage();
+  return {
+    here: (user + system) / 1_000,
+    postgres: familyProcessorMs(left.pid()) ?? Number.NaN,
+    mariadb: familyProcessorMs(right.pid()) ?? Number.NaN,
+  };
 }
 
 /** Of each server and of this process, while so many transfers run one after another. */

@@ -4,7 +4,9 @@ import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 
 const [name, ...options] = process.argv.slice(2);
 const names = readdirSync("bench").flatMap((file) => (/^[a-z0-9-]+\.ts$/.test(file) ? [file.slice(0, -3)] : []));
-const known = names.filter((each) => !["load", "pbft-load", "figures", "cluster", "pbft-cluster", "cache-rig"].includes(each));
+const known = names.filter(
+  (each) => !["load", "pbft-load", "figures", "processor", "cluster", "pbft-cluster", "cache-rig"].includes(each),
+);
 if (name === undefined || !known.includes(name)) {
   console.error(`npm run bench -- NAME, where NAME is one of: ${known.join(", ")}.`);
   process.exit(2);

@@ -15,7 +15,7 @@
 import { assert } from "../base/assert.ts";
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
-import { linkSignal, raceSignal } from "../base/link-signal.ts";
+import { type LinkedSignal, linkSignal, raceSignal } from "../base/link-signal.ts";
 import type { Platform } from "../base/ports.ts";
 import { sleep } from "../recipes/bell.ts";
 import { insist } from "../recipes/insist.ts";
@@ -80,6 +80,13 @@ export interface CoordinatorFigures {
   readonly oldestInDoubtMs: number;
 }
 
+/** Settled, and its cell still stands. */
+interface Forgettable {
+  readonly gid: string;
+  readonly epoch: Epoch;
+  readonly sinceMs: number;
+}
+
 /** While nobody decides. Otherwise cells go with the next decisions, so many with each. */
 const forgetAfterMs = 500;
 const forgetMax = 64;
@@ -98,7 +105,7 @@ export class Coordinator {
   readonly #batch: DecisionBatch;
   #epoch: Promise<Epoch>;
   readonly #epochs = new Set<Epoch>();
-  readonly #forgetting: { readonly gid: string; readonly epoch: Epoch; readonly sinceMs: number }[] = [];
+  readonly #forgetting: Forgettable[] = [];
   #isFlushing = false;
   #isForgetTimed = false;
   /** Since when each waits to be settled, and who waits for it. */
@@ -302,17 +309,9 @@ export class Coordinator {
       ...(plan.key === undefined ? {} : { key: this.#keyOf(gid, plan.key) }),
       forget: forget.map((settled) => settled.gid),
       deadlineMs: plan.deadlineMs,
-      signal: closing.signal,
+      closing,
     };
-    const deciding = decide(this.#store, proposal, this.#batch)
-      .then(async (decision) => {
-        const hasForgotten = (decision.kind === "committed" || decision.kind === "aborted") && decision.hasForgotten === true;
-        if (hasForgotten) await this.#forgotten(forget);
-        else this.#forgetting.unshift(...forget);
-        return decision;
-      })
-      .then((decision) => this.#resolveDoubt(decision, writers, closing.signal))
-      .finally(closing.unlink);
+    const deciding = this.#decide(proposal, { forget, writers });
     // The caller is told in time; the resolution goes on behind it.
     const graceMs = plan.deadlineMs + this.#answerMs - this.platform.now();
     const decision = await ask(this.platform, graceMs, () => deciding);
@@ -330,8 +329,23 @@ export class Coordinator {
     return this.#carryOut(ticket, decision, writers, plan);
   }
 
+  async #decide(
+    proposal: Proposal,
+    { forget, writers }: { readonly forget: readonly Forgettable[]; readonly writers: readonly Branch[] },
+  ): Promise<Decision> {
+    try {
+      const decision = await decide(this.#store, proposal, this.#batch);
+      const hasForgotten = (decision.kind === "committed" || decision.kind === "aborted") && decision.hasForgotten === true;
+      if (hasForgotten) await this.#forgotten(forget);
+      else this.#forgetting.unshift(...forget);
+      return await this.#resolveDoubt(decision, writers, proposal.closing);
+    } finally {
+      proposal.closing.unlink();
+    }
+  }
+
   /** The epoch is over and a write of the decision went unanswered: whoever recovered has left its mark, or left none. */
-  async #resolveDoubt(decision: Decision, writers: readonly Branch[], signal: AbortSignal): Promise<Decision> {
+  async #resolveDoubt(decision: Decision, writers: readonly Branch[], closing: LinkedSignal): Promise<Decision> {
     if (decision.kind !== "doubtful" || writers.length === 0) return decision;
     for (;;) {
       const states = await Promise.all(
@@ -344,7 +358,7 @@ export class Coordinator {
       // A cell is forgotten only after every branch is in: one that is not in tells that there never was a cell.
       if (states.some(({ state }) => state === "absent" || state === "prepared")) return { kind: "aborted", why: "fenced" };
       if (states.every(({ state }) => state === "committed")) return { kind: "committed" };
-      await sleep({ platform: this.platform, timeoutMs: 200, signal });
+      await sleep({ platform: this.platform, timeoutMs: 200, signal: closing.signal });
     }
   }
 
@@ -541,7 +555,7 @@ export class Coordinator {
     }
   }
 
-  async #forgotten(batch: readonly { readonly gid: string; readonly epoch: Epoch }[]): Promise<void> {
+  async #forgotten(batch: readonly Forgettable[]): Promise<void> {
     for (const { gid, epoch } of batch) epoch.inFlight.delete(gid);
     const [first] = batch;
     if (first !== undefined) await this.#checkpoint("forgotten", first.gid);
@@ -596,8 +610,8 @@ export class Coordinator {
     }
   }
 
-  async #checkpoint(step: Checkpoint, gid: string, resource = ""): Promise<void> {
-    await this.#options.checkpoint?.(step, gid, resource);
+  #checkpoint(step: Checkpoint, gid: string, resource = ""): void | Promise<void> {
+    return this.#options.checkpoint?.(step, gid, resource);
   }
 }
 

@@ -13,6 +13,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { ConclaveError } from "../base/errors.ts";
+import type { LinkedSignal } from "../base/link-signal.ts";
 import { sleep } from "../recipes/bell.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Compare, Op, OpResult, Store, Txn } from "../store/store.ts";
@@ -32,8 +33,8 @@ export interface Proposal {
   readonly forget: readonly string[];
   /** From then on the only aim is to abort. Of the store's clock. */
   readonly deadlineMs: number;
-  /** Gives up asking; nothing is known then. */
-  readonly signal: AbortSignal;
+  /** Gives up asking; nothing is known then. Its signal is made when somebody asks for it: a first try in a batch does not. */
+  readonly closing: LinkedSignal;
 }
 
 /** `hasForgotten`: the write that also deletes was answered. */
@@ -56,7 +57,7 @@ export const decisionAnswerMs = 2_000;
 /** `batch`: for the first try of what needs nothing of the store but its cell. */
 export async function decide(store: Store, proposal: Proposal, batch: DecisionBatch): Promise<Decision> {
   const { platform } = store;
-  const { gid, epoch, deadlineMs, signal } = proposal;
+  const { gid, epoch, deadlineMs, closing } = proposal;
   const isPlain = proposal.compares.length === 0 && proposal.writes.length === 0 && proposal.key === undefined;
   let ridesAlong = isPlain;
   let isAmbiguous = false;
@@ -70,7 +71,9 @@ export async function decide(store: Store, proposal: Proposal, batch: DecisionBa
     }
     try {
       const txn = attempt(proposal, mustAbort);
-      const result = ridesAlong ? await batch.write(epoch, txn) : await store.txn(txn, { timeoutMs: decisionAnswerMs, signal });
+      const result = ridesAlong
+        ? await batch.write(epoch, txn)
+        : await store.txn(txn, { timeoutMs: decisionAnswerMs, signal: closing.signal });
       ridesAlong = false;
       if (result === "alone") continue;
       if (result.succeeded) {
@@ -87,7 +90,7 @@ export async function decide(store: Store, proposal: Proposal, batch: DecisionBa
       mustAbort = true;
       why = "conflict";
     } catch (error) {
-      signal.throwIfAborted();
+      closing.signal.throwIfAborted();
       ridesAlong = false;
       cause = error;
       if (!(error instanceof ConclaveError) || !error.definite) {
@@ -98,7 +101,7 @@ export async function decide(store: Store, proposal: Proposal, batch: DecisionBa
         mustAbort = true;
         why = "refused";
       }
-      await sleep({ platform, timeoutMs: pauseMs, signal });
+      await sleep({ platform, timeoutMs: pauseMs, signal: closing.signal });
     }
   }
 }

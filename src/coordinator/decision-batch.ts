@@ -60,7 +60,8 @@ export class DecisionBatch {
     const txn: Txn =
       riding.length === 1 && first !== undefined
         ? first.txn
-        : { if: riding.flatMap((each) => each.txn.if ?? []), then: riding.flatMap((each) => each.txn.then) };
+        : // The guard of the epoch is one object for all of them: it is asked once.
+          { if: [...new Set(riding.flatMap((each) => each.txn.if ?? []))], then: riding.flatMap((each) => each.txn.then) };
     try {
       const result = await this.#store.txn(txn, { timeoutMs: this.#answerMs, signal: this.#signal });
       for (const each of riding) each.resolve(result.succeeded || riding.length === 1 ? result : "alone");

@@ -22,12 +22,14 @@ export class Epoch {
    * the write would else find the cell free and decide a second time.
    */
   readonly kept = new Set<string>();
+  readonly #guard: Compare;
   #sequence = 0;
 
   constructor(coordinator: string, number: number, session: Session) {
     this.coordinator = coordinator;
     this.number = number;
     this.session = session;
+    this.#guard = { key: recordKeys.coordinator(coordinator), target: "createRevision", is: "equal", to: number };
   }
 
   get alive(): boolean {
@@ -39,9 +41,9 @@ export class Epoch {
     return this.#sequence;
   }
 
-  /** What every decision compares. */
+  /** What every decision compares: one object, so that a batch of them can say it once. */
   guard(): Compare {
-    return { key: recordKeys.coordinator(this.coordinator), target: "createRevision", is: "equal", to: this.number };
+    return this.#guard;
   }
 }
 

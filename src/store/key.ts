@@ -7,7 +7,7 @@
  * ends its namespace: no two namespaces share a key, none is a prefix of another, and a key can be stripped without
  * knowing whose it is. Every range is half-open, `[from, to)`, and ends at the latest where its namespace ends.
  */
-import { toBinaryString, utf8ToBinaryString } from "../base/bytes.ts";
+import { isAscii, toBinaryString, utf8ToBinaryString } from "../base/bytes.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { Limits } from "./caps.ts";
 import type { Key, KeyRange } from "./store.ts";
@@ -92,7 +92,8 @@ function bound(prefix: string, key: Key, limits: Pick<Limits, "keyBytesMax">): s
   let binary: string;
   if (typeof key === "string") {
     // Two different strings would become one key: halves of pairs all encode as U+FFFD.
-    if (isIllFormed(key)) throw conclaveError("KEY_INVALID", `Key ${JSON.stringify(key)} holds half a surrogate pair.`);
+    if (!isAscii(key) && isIllFormed(key))
+      throw conclaveError("KEY_INVALID", `Key ${JSON.stringify(key)} holds half a surrogate pair.`);
     binary = utf8ToBinaryString(key);
   } else if (key instanceof Uint8Array) {
     binary = toBinaryString(key);

@@ -11,6 +11,7 @@ import {
   checkClaimWindow,
   checkCounts,
   checkValue,
+  compareOf,
   isReadOnly,
   olderStateInWrite,
   type ResolvedClaim,
@@ -70,24 +71,23 @@ function resolveClaim(claim: Claim): ResolvedClaim {
 }
 
 function resolveCompare(prefix: string, compare: Compare, limits: Limits): ResolvedCompare {
-  const where =
-    "range" in compare ? { range: wholeRange(prefix, compare.range, limits) } : { key: wholeKey(prefix, compare.key, limits) };
+  const where = "range" in compare ? wholeRange(prefix, compare.range, limits) : wholeKey(prefix, compare.key, limits);
   const operator = compare.is as Operator;
   const isOrder = operator === "less" || operator === "greater";
   if (!isOrder && operator !== "equal" && operator !== "not-equal") throw wrongOperator(compare);
   switch (compare.target) {
     case "exists":
       if (operator !== "equal") throw wrongOperator(compare);
-      return { ...where, target: "exists", is: "equal", to: compare.to };
+      return compareOf(where, "exists", "equal", compare.to);
     case "createRevision":
     case "modRevision":
     case "version":
-      return { ...where, target: compare.target, is: operator, to: whole(`to of a compare of ${compare.target}`, compare.to) };
+      return compareOf(where, compare.target, operator, whole(`to of a compare of ${compare.target}`, compare.to));
     case "value":
-      return { ...where, target: "value", is: operator, to: valueBytes(compare.to, limits) };
+      return compareOf(where, "value", operator, valueBytes(compare.to, limits));
     case "session":
       if (operator !== "equal" && operator !== "not-equal") throw wrongOperator(compare);
-      return { ...where, target: "session", is: operator, to: compare.to === null ? null : sessionNumber(compare.to) };
+      return compareOf(where, "session", operator, compare.to === null ? null : sessionNumber(compare.to));
     default:
       throw conclaveError("INVALID_OPTION", `A compare has target ${JSON.stringify((compare as Compare).target)}.`);
   }

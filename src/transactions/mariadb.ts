@@ -641,6 +641,8 @@ async function makePool(url: string, connectionsMax: number, answerMs: number): 
     multipleStatements: true,
     maxIdle: connectionsMax,
     enableKeepAlive: true,
+    // The stack of whoever asked, collected at every statement for the sake of those that fail: too dear.
+    trace: false,
   });
   // A client that hangs is ended by the server, and with it what it had not prepared.
   pool.on("connection", (connection) => {

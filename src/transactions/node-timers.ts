@@ -12,6 +12,15 @@ export const nodeTimers = {
 export function within<T>(promise: Promise<T>, timeoutMs: number, onLate: () => Error): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = nodeTimers.after(timeoutMs, () => reject(onLate()));
-    promise.then(resolve, reject).finally(timer.cancel);
+    promise.then(
+      (value) => {
+        timer.cancel();
+        resolve(value);
+      },
+      (error: unknown) => {
+        timer.cancel();
+        reject(error);
+      },
+    );
   });
 }

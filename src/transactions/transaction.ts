@@ -2,6 +2,7 @@
  * One transaction, as the work sees it: a handle for each resource, the time that is left, and headers for what it calls.
  */
 import { conclaveError } from "../base/errors.ts";
+import { linkSignal, onAbort } from "../base/link-signal.ts";
 import type { Epoch } from "../coordinator/epoch.ts";
 import type { Branch } from "../coordinator/participant.ts";
 import type { Store } from "../store/store.ts";
@@ -35,7 +36,7 @@ export class Transaction<R extends Resources> {
   readonly #serviceBranches: Branch[] = [];
   readonly #services = new Map<string, ServiceHandle>();
   #branchCount = 0;
-  readonly #ending = new AbortController();
+  readonly #ending = linkSignal(undefined);
   #storeBranch: StoreBranch | undefined;
   #isOver = false;
   #isLate = false;
@@ -109,28 +110,33 @@ export class Transaction<R extends Resources> {
   async race<T>(work: () => Promise<T>): Promise<T> {
     const { signal } = this.#parts;
     signal?.throwIfAborted();
-    let timer: { cancel(): void } | undefined;
-    let onAbort: (() => void) | undefined;
-    const ended = new Promise<never>((_, reject) => {
+    const value = await new Promise<T>((resolve, reject) => {
       const end = (reason: unknown): void => {
         this.#ending.abort(reason);
         reject(reason);
       };
-      timer = nodeTimers.after(this.remainingMs, () => {
+      const timer = nodeTimers.after(this.remainingMs, () => {
         this.#isLate = true;
         end(this.#late());
       });
-      onAbort = () => end(signal?.reason);
-      signal?.addEventListener("abort", onAbort, { once: true });
+      const unfollow = signal === undefined ? undefined : onAbort(signal, () => end(signal.reason));
+      const settle = (): void => {
+        timer.cancel();
+        unfollow?.();
+      };
+      work().then(
+        (result) => {
+          settle();
+          resolve(result);
+        },
+        (error: unknown) => {
+          settle();
+          reject(error);
+        },
+      );
     });
-    try {
-      const value = await Promise.race([work(), ended]);
-      if (this.#failure !== undefined) throw this.#failure;
-      return value;
-    } finally {
-      timer?.cancel();
-      if (onAbort !== undefined) signal?.removeEventListener("abort", onAbort);
-    }
+    if (this.#failure !== undefined) throw this.#failure;
+    return value;
   }
 
   /** For the manager: its time ended the work. A timer may ring a moment before the clock says so. */
