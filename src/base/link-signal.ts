@@ -14,13 +14,57 @@ export interface LinkedSignal {
 
 /** Who follows a parent that has not aborted, and the listener that tells them. */
 interface Following {
-  readonly followers: Set<() => void>;
+  readonly followers: Followers;
   readonly listener: () => void;
+}
+
+interface Follower {
+  readonly callback: () => void;
+  /** Its place in the list; -1 once it has left. */
+  at: number;
+}
+
+/**
+ * Those who want to be told, in no order. Not a `Set`: one that many enter and leave replaces its table again and again, and
+ * each old table that has been promoted keeps its members and the next table from the young collector, without end.
+ */
+class Followers {
+  readonly #all: Follower[] = [];
+
+  get size(): number {
+    return this.#all.length;
+  }
+
+  add(callback: () => void): Follower {
+    const follower = { callback, at: this.#all.length };
+    this.#all.push(follower);
+    return follower;
+  }
+
+  /** False: it had left. */
+  delete(follower: Follower): boolean {
+    const { at } = follower;
+    if (at < 0) return false;
+    follower.at = -1;
+    const last = this.#all.pop();
+    if (last !== undefined && last !== follower) {
+      this.#all[at] = last;
+      last.at = at;
+    }
+    return true;
+  }
+
+  /** Everybody hears of it, also after one who throws; then nobody is left. */
+  tell(): void {
+    const told = this.#all.splice(0);
+    for (const follower of told) follower.at = -1;
+    tellAll(told);
+  }
 }
 
 const followings = new WeakMap<AbortSignal, Following>();
 /** Who follows a signal that was made here: told without an event, which costs several times as much. */
-const links = new WeakMap<AbortSignal, Set<() => void>>();
+const links = new WeakMap<AbortSignal, Followers>();
 
 export function linkSignal(parent: AbortSignal | undefined): LinkedSignal {
   return new Link(parent);
@@ -30,7 +74,7 @@ export function linkSignal(parent: AbortSignal | undefined): LinkedSignal {
 class Link implements LinkedSignal {
   readonly unlink: () => void;
   #controller: AbortController | undefined;
-  readonly #followers = new Set<() => void>();
+  #followers: Followers | undefined;
   #ended: { readonly reason: unknown } | undefined;
 
   constructor(parent: AbortSignal | undefined) {
@@ -40,6 +84,7 @@ class Link implements LinkedSignal {
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
+      this.#followers = new Followers();
       links.set(this.#controller.signal, this.#followers);
       if (this.#ended !== undefined) this.#controller.abort(this.#ended.reason);
     }
@@ -49,11 +94,9 @@ class Link implements LinkedSignal {
   abort(reason: unknown = plainAbort()): void {
     if (this.#ended !== undefined) return;
     this.#ended = { reason };
-    if (this.#controller === undefined) return;
+    if (this.#controller === undefined || this.#followers === undefined) return;
     this.#controller.abort(reason);
-    const told = [...this.#followers];
-    this.#followers.clear();
-    tellAll(told);
+    this.#followers.tell();
   }
 }
 
@@ -73,9 +116,8 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   }
   const own = links.get(signal);
   if (own !== undefined) {
-    const each = (): void => callback();
-    own.add(each);
-    return () => void own.delete(each);
+    const follower = own.add(callback);
+    return () => void own.delete(follower);
   }
   let following = followings.get(signal);
   if (following === undefined) {
@@ -83,8 +125,7 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
     followings.set(signal, following);
   }
   const { followers, listener } = following;
-  const follower = (): void => callback();
-  followers.add(follower);
+  const follower = followers.add(callback);
   return () => {
     if (!followers.delete(follower) || followers.size > 0) return;
     signal.removeEventListener("abort", listener);
@@ -112,22 +153,19 @@ export async function raceSignal<T>(promise: Promise<T>, signal: AbortSignal | u
 }
 
 function follow(signal: AbortSignal): Following {
-  const followers = new Set<() => void>();
+  const followers = new Followers();
   const listener = (): void => {
     followings.delete(signal);
-    const told = [...followers];
-    followers.clear();
-    tellAll(told);
+    followers.tell();
   };
   signal.addEventListener("abort", listener, { once: true });
   return { followers, listener };
 }
 
-/** Everybody hears of it, also after one who throws. */
-function tellAll(followers: readonly (() => void)[]): void {
-  for (const [at, follower] of followers.entries()) {
+function tellAll(followers: readonly Follower[]): void {
+  for (const [at, { callback }] of followers.entries()) {
     try {
-      follower();
+      callback();
     } catch (error) {
       tellAll(followers.slice(at + 1));
       throw error;

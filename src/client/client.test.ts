@@ -141,7 +141,7 @@ test("an abort gives up waiting with the signal's reason, before and after sendi
   const late = watched(store.txn(put("k"), { signal: controller.signal }));
   await platform.advance(50);
   controller.abort("enough");
-  await platform.settle();
+  await platform.advance(10);
   expect(late.error).toBe("enough");
   expect(platform.pending.refs).toBe(0);
 });
@@ -622,10 +622,10 @@ test("a hold keeps the process alive until it is let go", async () => {
   expect(platform.pending.refs).toBe(1);
   letGo();
   letGo();
-  await platform.settle();
+  await platform.advance(10);
   expect(platform.pending.refs).toBe(1);
   letGoToo();
-  await platform.settle();
+  await platform.advance(10);
   expect(platform.pending.refs).toBe(0);
 });
 
@@ -741,7 +741,7 @@ test("a watch tells changes of its range alone, and ends quietly on abort", asyn
   await platform.settle();
   expect(seen).toMatchObject({ isDone: true });
   expect(seen.error).toBeUndefined();
-  await platform.settle();
+  await platform.advance(10);
   expect(cluster.member("a").hub.watchCount).toBe(0);
   expect(platform.pending.refs).toBe(0);
 });

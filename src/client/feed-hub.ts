@@ -67,6 +67,10 @@ export class FeedHub implements PushHandler {
     this.#feeds.get(channel)?.onMessage(message);
   }
 
+  reopen(): void {
+    this.#push?.reopen?.();
+  }
+
   close(): void {
     this.#isClosed = true;
     for (const feed of this.#feeds.values()) feed.end();

@@ -24,6 +24,8 @@ export interface ChangeMessage {
 export interface Push {
   subscribe(channel: string): void;
   unsubscribe(channel: string): void;
+  /** The data may be somewhere else now: subscribes anew, there. Left out: it finds that by itself. */
+  reopen?(): void;
   close(): void;
 }
 

@@ -7,7 +7,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Telemetry } from "../base/ports.ts";
 import type { Store } from "../store/store.ts";
-import { type CampaignOptions, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
+import { type CampaignRequest, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
 import type { Hold } from "./hold.ts";
 import type { LockDelay } from "./lock-delay.ts";
 import { encodeMetadata } from "./metadata.ts";
@@ -115,15 +115,15 @@ export class Acquirable {
   async acquire(options: AcquireOptions = {}): Promise<Hold> {
     const waitMs = options.waitMs ?? lockDefaults.waitMs;
     checkWaitMs(waitMs);
-    if (waitMs > 0) return (await campaign(this.#campaign(options, waitMs))).hold;
-    const outcome = await campaignAtOnce(this.#campaign(options, acquireAnswerMs));
+    if (waitMs > 0) return (await campaign(this.parts, this.#request(options, waitMs))).hold;
+    const outcome = await campaignAtOnce(this.parts, this.#request(options, acquireAnswerMs));
     if (outcome.hold !== null) return outcome.hold;
     throw lockTimeout(this.parts.title, { holder: outcome.holder, position: 1, waitedMs: 0 });
   }
 
   /** It if it is free, else null. One round trip; never joins the queue. */
   async tryAcquire(options: Omit<AcquireOptions, "waitMs"> = {}): Promise<Hold | null> {
-    return (await campaignAtOnce(this.#campaign(options, acquireAnswerMs))).hold;
+    return (await campaignAtOnce(this.parts, this.#request(options, acquireAnswerMs))).hold;
   }
 
   /**
@@ -140,10 +140,9 @@ export class Acquirable {
     return reentrancy.within(() => runUnder({ hold: around, releases: false }, title, work));
   }
 
-  #campaign({ signal, meta }: AcquireOptions, waitMs: number): CampaignOptions {
-    const { encodeValue, meta: ownMeta, ...parts } = this.parts;
-    const value = encodeValue?.(meta ?? ownMeta) ?? encodeMetadata(meta ?? ownMeta, "meta");
-    return { ...parts, telemetry: parts.telemetry, value, waitMs, signal };
+  #request({ signal, meta }: AcquireOptions, waitMs: number): CampaignRequest {
+    const said = meta ?? this.parts.meta;
+    return { value: this.parts.encodeValue?.(said) ?? encodeMetadata(said, "meta"), waitMs, signal };
   }
 }
 

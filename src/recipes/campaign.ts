@@ -8,7 +8,7 @@ import { background } from "../base/background.ts";
 import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import { type LinkedSignal, linkSignal, onAbort, raceSignal } from "../base/link-signal.ts";
-import type { Telemetry } from "../base/ports.ts";
+import type { Telemetry, Timer } from "../base/ports.ts";
 import type { Entry } from "../store/entry.ts";
 import type { Revision, Session, SessionId, SessionOptions, Store } from "../store/store.ts";
 import { whenWorthATry } from "./barging.ts";
@@ -28,25 +28,30 @@ export interface Contender {
   readonly key: string;
 }
 
-export interface CampaignOptions {
+/** What is asked for, whoever asks. */
+export interface CampaignParts {
   readonly store: Store;
   /** The rule by which turns come. */
   readonly queue: Queue;
   readonly ttlMs: number;
   readonly maxStallMs?: number;
-  /** What the others read. */
-  readonly value: string;
   readonly name: string;
   readonly title: string;
-  readonly waitMs: number;
-  readonly signal: AbortSignal | undefined;
   readonly maxHoldMs?: number;
   readonly minHoldMs?: number;
   readonly delay?: LockDelay | undefined;
   readonly fairness?: "fifo" | "barging";
   /** Where requests to yield are written. */
   readonly revocations: Revocations;
-  readonly telemetry: Telemetry<ConclaveEvent> | undefined;
+  readonly telemetry?: Telemetry<ConclaveEvent> | undefined;
+}
+
+/** Who asks, and for how long. */
+export interface CampaignRequest {
+  /** What the others read. */
+  readonly value: string;
+  readonly waitMs: number;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** LOCK_TIMEOUT says in fields, too, what its message says. */
@@ -73,23 +78,28 @@ export interface Refused {
 const lastWordMs = 1_000;
 
 /** Waits for the turn. @throws LOCK_TIMEOUT, SESSION_LOST, LOCK_LOST, TIMEOUT (no place was given), or the signal's reason */
-export async function campaign(options: CampaignOptions): Promise<Granted> {
-  return within(options, async (scope) => {
-    if (options.fairness === "barging") return barge(options, scope);
-    return awaitTurn(options, scope, await takePlace(options, scope, options.queue.join));
-  });
+export async function campaign(parts: CampaignParts, request: CampaignRequest): Promise<Granted> {
+  const scope = new Scope(parts, request);
+  try {
+    if (parts.fairness === "barging") return await barge(parts, scope);
+    return await awaitTurn(parts, scope, await takePlace(parts, scope, parts.queue.join));
+  } catch (error) {
+    throw scope.inWords(error);
+  } finally {
+    scope.end();
+  }
 }
 
 /** Tries whenever the one in the way has gone; see `barging.ts`. */
-async function barge(options: CampaignOptions, scope: Scope): Promise<Granted> {
-  const { queue, store, title, ttlMs } = options;
+async function barge(parts: CampaignParts, scope: Scope): Promise<Granted> {
+  const { queue, store, title, ttlMs } = parts;
   for (;;) {
-    const place = await takePlace(options, scope, queue.joinIfFree);
-    if ("awaitTurn" in place) return awaitTurn(options, scope, place);
+    const place = await takePlace(parts, scope, queue.joinIfFree);
+    if ("awaitTurn" in place) return awaitTurn(parts, scope, place);
     const holder = contenderOf(place);
-    scope.unfollow();
+    scope.follow(undefined);
     try {
-      await whenWorthATry(store, { inTheWay: holder, ttlMs, signal: scope.link.signal });
+      await whenWorthATry(store, { inTheWay: holder, ttlMs, signal: scope.signal });
     } catch (error) {
       if (error !== timeIsUp) throw error;
       throw lockTimeout(title, { holder, position: 1, waitedMs: store.platform.now() - scope.startedAt });
@@ -98,21 +108,26 @@ async function barge(options: CampaignOptions, scope: Scope): Promise<Granted> {
 }
 
 /** Takes what is free, or tells who holds. Never waits in the queue. */
-export async function campaignAtOnce(options: CampaignOptions): Promise<Granted | Refused> {
-  return within(options, async (scope) => {
-    const place = await takePlace(options, scope, options.queue.joinIfFree);
+export async function campaignAtOnce(parts: CampaignParts, request: CampaignRequest): Promise<Granted | Refused> {
+  const scope = new Scope(parts, request);
+  try {
+    const place = await takePlace(parts, scope, parts.queue.joinIfFree);
     if (!("awaitTurn" in place)) return { hold: null, holder: contenderOf(place) };
-    return options.delay === undefined ? awaitTurn(options, scope, place) : startAtOnce(options, scope, place, options.delay);
-  });
+    return await (parts.delay === undefined ? awaitTurn(parts, scope, place) : startAtOnce(parts, scope, place, parts.delay));
+  } catch (error) {
+    throw scope.inWords(error);
+  } finally {
+    scope.end();
+  }
 }
 
 /** Free, unless the time of a lost holder still runs: then it counts as the one who holds. */
-async function startAtOnce(options: CampaignOptions, scope: Scope, place: Place, delay: LockDelay): Promise<Granted | Refused> {
-  const isMine = await delay.begin(place, { mayWait: false, signal: scope.link.signal }).catch((error: unknown) => {
+async function startAtOnce(parts: CampaignParts, scope: Scope, place: Place, delay: LockDelay): Promise<Granted | Refused> {
+  const isMine = await delay.begin(place, { mayWait: false, signal: scope.signal }).catch((error: unknown) => {
     background(place.leave(), "leaving a queue");
     throw error;
   });
-  if (isMine) return awaitTurn(options, scope, place);
+  if (isMine) return awaitTurn(parts, scope, place);
   await place.leave();
   return {
     hold: null,
@@ -121,13 +136,14 @@ async function startAtOnce(options: CampaignOptions, scope: Scope, place: Place,
 }
 
 /** The hold, or an error and a place that is given up. */
-async function awaitTurn(options: CampaignOptions, { link, startedAt }: Scope, place: Place): Promise<Granted> {
-  const { store, title } = options;
+async function awaitTurn(parts: CampaignParts, scope: Scope, place: Place): Promise<Granted> {
+  const { store, title } = parts;
+  const { startedAt } = scope;
   const letGo = place.session.hold();
   try {
-    const token = await place.awaitTurn(place.first ? place.session.lost : link.signal);
-    await options.delay?.begin(place, { mayWait: true, signal: link.signal });
-    return { place, hold: holdOf(options, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
+    const token = await place.awaitTurn(place.first ? place.session.lost : scope.signal);
+    if (parts.delay !== undefined) await parts.delay.begin(place, { mayWait: true, signal: scope.signal });
+    return { place, hold: holdOf(parts, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
   } catch (error) {
     letGo();
     if (error !== timeIsUp) {
@@ -142,15 +158,7 @@ async function awaitTurn(options: CampaignOptions, { link, startedAt }: Scope, p
 
 /** The hold of a place whose turn has come, and the news of it. */
 export function holdOf(
-  {
-    delay,
-    maxHoldMs,
-    minHoldMs,
-    name,
-    revocations,
-    telemetry,
-    title,
-  }: Omit<CampaignOptions, "queue" | "value" | "waitMs" | "signal">,
+  { delay, maxHoldMs, minHoldMs, name, revocations, telemetry, title }: Omit<CampaignParts, "queue">,
   granted: { readonly place: Place; readonly token: Revision; readonly letGo: () => void; readonly waitedMs: number },
 ): Hold {
   const { letGo, place, token, waitedMs } = granted;
@@ -172,88 +180,122 @@ export function lockTimeout(title: string, facts: Pick<LockTimeout, "holder" | "
   return Object.assign(error, facts);
 }
 
-interface Scope {
-  /**
-   * Aborts with the caller's signal, with the time, and with the loss of the session that is followed. Its signal is only
-   * asked for where somebody waits: an uncontended lock is taken without one, which is half the price.
-   */
-  readonly link: LinkedSignal;
-  readonly follow: (session: Session) => void;
-  readonly unfollow: () => void;
-  readonly startedAt: number;
-}
-
 /** The reason of a wait whose time is up; never leaves this file. */
 const timeIsUp = Symbol("the time is up");
 const delayMsMax = 2_147_483_647;
 
-async function within<T>(options: CampaignOptions, act: (scope: Scope) => Promise<T>): Promise<T> {
-  const { platform } = options.store;
-  const startedAt = platform.now();
-  const link = linkSignal(options.signal);
-  const timer =
-    options.waitMs === Number.POSITIVE_INFINITY
-      ? undefined
-      : platform.setTimer(Math.min(options.waitMs, delayMsMax), () => link.abort(timeIsUp), { ref: true });
-  let unfollow = (): void => undefined;
-  const follow = (session: Session): void => {
-    unfollow();
-    unfollow = onAbort(session.lost, () => link.abort(waitLost(options, session)));
-  };
-  try {
-    options.signal?.throwIfAborted();
-    return await act({ link, follow, unfollow: () => unfollow(), startedAt });
-  } catch (error) {
-    if (error !== timeIsUp) throw error;
-    throw conclaveError(
-      "TIMEOUT",
-      `${options.title}: the store gave no place in the queue within ${Math.round(platform.now() - startedAt)} ms.`,
-    );
-  } finally {
-    timer?.cancel();
-    unfollow();
-    link.unlink();
+/** Everything that can end a campaign, as one signal. */
+class Scope {
+  readonly request: CampaignRequest;
+  readonly startedAt: number;
+  readonly #parts: CampaignParts;
+  #link: LinkedSignal | undefined;
+  #timer: Timer | undefined;
+  #session: Session | undefined;
+  #unfollow: (() => void) | undefined;
+
+  constructor(parts: CampaignParts, request: CampaignRequest) {
+    request.signal?.throwIfAborted();
+    this.#parts = parts;
+    this.request = request;
+    this.startedAt = parts.store.platform.now();
+  }
+
+  /**
+   * Aborts with the caller's signal, with the time, and with the loss of the session that is followed. Made where somebody
+   * waits: an uncontended lock is taken without it, which is half the price.
+   */
+  get signal(): AbortSignal {
+    if (this.#link === undefined) {
+      const link = linkSignal(this.request.signal);
+      this.#link = link;
+      const { platform } = this.#parts.store;
+      const { waitMs } = this.request;
+      if (waitMs !== Number.POSITIVE_INFINITY) {
+        const leftMs = Math.min(waitMs - (platform.now() - this.startedAt), delayMsMax);
+        if (leftMs <= 0) link.abort(timeIsUp);
+        else this.#timer = platform.setTimer(leftMs, () => link.abort(timeIsUp), { ref: true });
+      }
+      this.follow(this.#session);
+    }
+    return this.#link.signal;
+  }
+
+  /** Of one session at a time, or of none. */
+  follow(session: Session | undefined): void {
+    this.#unfollow?.();
+    this.#unfollow = undefined;
+    this.#session = session;
+    const link = this.#link;
+    if (session === undefined || link === undefined) return;
+    this.#unfollow = onAbort(session.lost, () => link.abort(waitLost(this.#parts, session)));
+  }
+
+  end(): void {
+    this.#timer?.cancel();
+    this.#unfollow?.();
+    this.#link?.unlink();
+  }
+
+  /** What the caller is told. */
+  inWords(error: unknown): unknown {
+    if (error !== timeIsUp) return error;
+    const waitedMs = Math.round(this.#parts.store.platform.now() - this.startedAt);
+    return conclaveError("TIMEOUT", `${this.#parts.title}: the store gave no place in the queue within ${waitedMs} ms.`);
+  }
+}
+
+/** What a queue is told of a campaign. */
+class Joining implements JoinOptions {
+  readonly session: Session;
+  readonly value: string;
+  readonly store: Store;
+  readonly quick: JoinOptions["quick"];
+  readonly #scope: Scope;
+
+  constructor(store: Store, scope: Scope, session: Session, isQuick: boolean) {
+    this.store = store;
+    this.session = session;
+    this.value = scope.request.value;
+    this.quick = isQuick ? { signal: session.lost, timeoutMs: scope.request.waitMs } : undefined;
+    this.#scope = scope;
+  }
+
+  get signal(): AbortSignal {
+    return this.#scope.signal;
   }
 }
 
 /** A session and a place of it. A session that the store has ended is replaced once its process has noticed, too. */
 async function takePlace<P>(
-  { store, ttlMs, maxStallMs, value, waitMs, signal: given }: CampaignOptions,
-  { link, follow, unfollow }: Scope,
+  { store, ttlMs, maxStallMs }: CampaignParts,
+  scope: Scope,
   join: (options: JoinOptions) => Promise<P>,
 ): Promise<P> {
   const asked = maxStallMs === undefined ? { ttlMs } : { ttlMs, maxStallMs };
   for (let tries = 1; ; tries++) {
-    const isQuick = given === undefined && tries === 1;
+    const isQuick = scope.request.signal === undefined && tries === 1;
     const session = isQuick
-      ? await openQuickly(store, asked, waitMs, link)
-      : await store.sharedSession({ ...asked, signal: link.signal });
-    follow(session);
+      ? await openQuickly(store, asked, scope)
+      : await store.sharedSession({ ...asked, signal: scope.signal });
+    scope.follow(session);
     try {
-      return await join({
-        store,
-        session,
-        value,
-        get signal() {
-          return link.signal;
-        },
-        ...(isQuick ? { quick: { signal: session.lost, timeoutMs: waitMs } } : {}),
-      });
+      return await join(new Joining(store, scope, session, isQuick));
     } catch (error) {
       if (!hasCode(error, "SESSION_EXPIRED")) throw error;
-      unfollow();
-      await aborted(session.lost, link.signal);
+      scope.follow(undefined);
+      await aborted(session.lost, scope.signal);
     }
   }
 }
 
 /** Nearly always it is open, and nobody needs a signal to wait by. */
-async function openQuickly(store: Store, asked: SessionOptions, waitMs: number, link: LinkedSignal): Promise<Session> {
+async function openQuickly(store: Store, asked: SessionOptions, scope: Scope): Promise<Session> {
   try {
-    return await store.sharedSession({ ...asked, timeoutMs: Math.min(waitMs, delayMsMax) });
+    return await store.sharedSession({ ...asked, timeoutMs: Math.min(scope.request.waitMs, delayMsMax) });
   } catch (error) {
     // Where the time is up, that is the reason.
-    link.signal.throwIfAborted();
+    scope.signal.throwIfAborted();
     throw error;
   }
 }
@@ -266,6 +308,6 @@ async function aborted(awaited: AbortSignal, signal: AbortSignal): Promise<void>
   await raceSignal(event, signal).finally(() => link.unlink());
 }
 
-function waitLost({ title }: CampaignOptions, session: Session): ConclaveError {
+function waitLost({ title }: CampaignParts, session: Session): ConclaveError {
   return conclaveError("SESSION_LOST", `The wait for ${title} ended with its session.`, { cause: session.lost.reason });
 }

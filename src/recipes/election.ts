@@ -202,18 +202,22 @@ export class Election {
 
   /** Stands in the line until elected. */
   #stand({ value }: LeadOptions, candidate: string | undefined, signal: AbortSignal | undefined): Promise<Granted> {
-    return campaign({
-      store: this.#store,
-      queue: queueOf(exclusiveLine),
-      revocations: this.#revocations,
-      ...this.#lease,
-      value: encodeAnnouncement({ value, ...(candidate === undefined ? {} : { candidate }) }),
-      name: this.name,
-      title: this.#title(),
-      waitMs: Number.POSITIVE_INFINITY,
-      signal,
-      telemetry: this.#telemetry,
-    });
+    return campaign(
+      {
+        store: this.#store,
+        queue: queueOf(exclusiveLine),
+        revocations: this.#revocations,
+        ...this.#lease,
+        name: this.name,
+        title: this.#title(),
+        telemetry: this.#telemetry,
+      },
+      {
+        value: encodeAnnouncement({ value, ...(candidate === undefined ? {} : { candidate }) }),
+        waitMs: Number.POSITIVE_INFINITY,
+        signal,
+      },
+    );
   }
 
   /** Stands in the line while nobody more important waits, and steps out of it for who is. */

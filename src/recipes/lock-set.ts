@@ -97,13 +97,12 @@ export class LockSet {
       throw conclaveError("INVARIANT", "A set of locks joins no queue as one.");
     };
     const queue = { join, joinIfFree };
-    const options = { ...this.#first, telemetry: this.#first.telemetry, queue, value, waitMs: acquireAnswerMs, signal };
-    const { hold } = await campaignAtOnce(options);
+    const { hold } = await campaignAtOnce({ ...this.#first, queue }, { value, waitMs: acquireAnswerMs, signal });
     if (hold === null) return null;
     const others = this.#parts.slice(1).map((parts, index) => {
       const place = places[index + 1] as QueuePlace;
       const letGo = place.session.hold();
-      return holdOf({ ...parts, telemetry: parts.telemetry }, { place, token: hold.token, letGo, waitedMs: 0 });
+      return holdOf(parts, { place, token: hold.token, letGo, waitedMs: 0 });
     });
     return new HoldSet([hold, ...others]);
   }
@@ -115,7 +114,8 @@ export class LockSet {
 
 /** A place in each queue where all are empty, else somebody who is in the way. One round trip. */
 async function joinAll(options: JoinOptions, parts: readonly AcquirableParts[]): Promise<readonly QueuePlace[] | Entry> {
-  const claims = parts.map(({ store }) => new Claim({ ...options, store }, exclusiveLine));
+  const { session, signal, value } = options;
+  const claims = parts.map(({ store }) => new Claim({ store, session, signal, value }, exclusiveLine));
   const [first] = claims;
   assert(first !== undefined, "a set of locks has one");
   const inNamespace = <T>(index: number, value: T): T & { namespace: string } => {
@@ -135,7 +135,7 @@ async function joinAll(options: JoinOptions, parts: readonly AcquirableParts[]):
             ...parts.map((_, index): Op => inNamespace(index, { kind: "range", range: wholeQueue, order: "create", limit: 1 })),
           ],
         },
-        callOptions(options.session, options.signal),
+        callOptions(session, signal),
       );
       const placeOf = (claim: Claim, at: number): QueuePlace => {
         claim.inDoubt = first.inDoubt;

@@ -53,10 +53,12 @@ export function lockParts(engine: StoreSource, name: string, options: LockOption
   checkMaxStall(options.maxStallMs, store.caps);
   encodeMetadata(options.meta, "meta");
   const title = `Lock ${JSON.stringify(name)}`;
+  const { delay, reentrancy } = turnsOf(engine, { store, title, options });
   const revocations = revocationsOf(engine, store);
-  const parts = { ...options, name, ttlMs, store, queue: queueOf(exclusiveLine), title, revocations };
-  return { ...parts, ...turnsOf(engine, { store, title, options }) };
+  return { ...options, name, ttlMs, store, queue: lockQueue, title, revocations, delay, reentrancy };
 }
+
+const lockQueue = queueOf(exclusiveLine);
 
 /** What the options on turns ask for. @throws INVALID_OPTION, UNSUPPORTED */
 export function turnsOf(

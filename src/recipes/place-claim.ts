@@ -62,7 +62,7 @@ export interface JoinOptions {
   /** Ends the attempt; a key that may have been put is deleted in the background. Rejects with its reason. */
   readonly signal: AbortSignal;
   /** The first try goes by this signal and this time, so that `signal` need not be made. Default: as every other try. */
-  readonly quick?: { readonly signal: AbortSignal; readonly timeoutMs: number };
+  readonly quick?: { readonly signal: AbortSignal; readonly timeoutMs: number } | undefined;
 }
 
 /** Where the keys of a claim go. */
@@ -117,8 +117,9 @@ export class Claim {
     try {
       if (quick === undefined) return await this.#insist(attempt);
       try {
-        return await this.#try(attempt, quick.signal, quick.timeoutMs);
+        return await attempt(callOptions(this.session, quick.signal, quick.timeoutMs));
       } catch (error) {
+        this.#noteDoubt(error, quick.signal);
         this.#options.signal.throwIfAborted();
         if (!(error instanceof ConclaveError && error.retryable)) throw error;
       }
@@ -134,13 +135,17 @@ export class Claim {
     return insist(() => this.#try(attempt, signal), { platform: this.store.platform, signal });
   }
 
-  async #try<T>(attempt: (call: CallOptions) => Promise<T>, signal: AbortSignal, timeoutMs?: number): Promise<T> {
+  async #try<T>(attempt: (call: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> {
     try {
-      return await attempt(callOptions(this.session, signal, timeoutMs));
+      return await attempt(callOptions(this.session, signal));
     } catch (error) {
-      if (signal.aborted || !(error instanceof ConclaveError) || !error.definite) this.inDoubt = true;
+      this.#noteDoubt(error, signal);
       throw error;
     }
+  }
+
+  #noteDoubt(error: unknown, signal: AbortSignal): void {
+    if (signal.aborted || !(error instanceof ConclaveError) || !error.definite) this.inDoubt = true;
   }
 
   forgetUnanswered(): void {
@@ -155,11 +160,13 @@ export function callOptions({ ttlMs }: Session, signal: AbortSignal, timeoutMs =
 
 /** One try. */
 export async function deleteKeys({ store, session, keys }: Claimed, signal: AbortSignal): Promise<void> {
-  const { native } = store;
   const options = callOptions(session, signal);
   const [key] = keys;
-  const isDone = key !== undefined && keys.length === 1 && (await native?.leaveQueue?.(key, options)) === true;
-  if (!isDone) await store.txn({ then: deleteOps(keys) }, options);
+  const { native } = store;
+  if (native?.leaveQueue !== undefined && key !== undefined && keys.length === 1) {
+    if ((await native.leaveQueue(key, options)) === true) return;
+  }
+  await store.txn({ then: deleteOps(keys) }, options);
 }
 
 export function deleteOps(keys: readonly string[]): Op[] {

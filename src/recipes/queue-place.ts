@@ -27,18 +27,7 @@ import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Entry } from "../store/entry.ts";
-import type {
-  CallOptions,
-  Compare,
-  KeyRange,
-  NativeRecipes,
-  Op,
-  OpResult,
-  Revision,
-  Session,
-  Store,
-  Txn,
-} from "../store/store.ts";
+import type { Compare, Joined, KeyRange, Op, OpResult, Revision, Session, Store, Txn } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { insist } from "./insist.ts";
 import { pollMs, type Wake, watchDepartures, watchForEnd, whenDeleted } from "./key-watch.ts";
@@ -67,12 +56,6 @@ export interface Line extends ClaimKeys {
 /** The line of a lock: everybody is in front of everybody who came later. */
 export const exclusiveLine: Line = { prefix: "", rivals: wholeQueue };
 
-/** Who is ahead, as of a revision. `count`: how many there are; where it is 1, that one has the turn. */
-export interface Standing {
-  readonly revision: Revision;
-  readonly ahead: { readonly key: Uint8Array; readonly count: number } | null;
-}
-
 /** Who has no more than this many ahead counts their departures. More would cost each of them an event of each other. */
 const countedMax = 16;
 
@@ -85,9 +68,9 @@ export class QueuePlace implements Place {
   readonly #line: Line;
   /** An earlier attempt to put the key was never answered and might still arrive. */
   readonly #inDoubt: boolean;
-  #standing: Standing;
+  #standing: Joined;
 
-  constructor(claim: Claim, line: Line, createRevision: Revision, standing: Standing) {
+  constructor(claim: Claim, line: Line, createRevision: Revision, standing: Joined) {
     this.store = claim.store;
     this.session = claim.session;
     this.key = claim.key;
@@ -154,7 +137,7 @@ export class QueuePlace implements Place {
   }
 
   /** Sleeps until it is my turn, the key ahead is gone, or there is reason to look. */
-  async #sleepBehind({ key, count }: NonNullable<Standing["ahead"]>, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
+  async #sleepBehind({ key, count }: NonNullable<Joined["ahead"]>, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
     const { caps, platform } = this.store;
     const link = linkSignal(signal);
     try {
@@ -180,7 +163,7 @@ export class QueuePlace implements Place {
     return watchDepartures(this.store, { ...counting, range: this.#line.rivals, createdBefore: this.createRevision });
   }
 
-  async #look(signal: AbortSignal): Promise<Standing> {
+  async #look(signal: AbortSignal): Promise<Joined> {
     const standing = await insist(() => look({ ...this.#self(), line: this.#line, signal }), {
       platform: this.store.platform,
       signal,
@@ -206,8 +189,12 @@ async function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
   const claim = new Claim(options, line);
   const native = line === exclusiveLine ? options.store.native : undefined;
   return claim.make(async (call) => {
-    const joined = native?.joinQueue === undefined ? null : await joinNatively(claim, options.value, native, call);
-    if (joined !== null) return joined;
+    if (native?.joinQueue !== undefined) {
+      const { key, session } = claim;
+      const joined = await native.joinQueue({ key, value: options.value, session: session.id }, call);
+      // Null: the engine leaves it to the txn.
+      if (joined !== null) return new QueuePlace(claim, line, joined.revision, joined);
+    }
     const result = await options.store.txn(joinTxn(claim, line), call);
     if (result.succeeded) return placed(claim, line, result.revision, result.results.at(-1));
     // An unanswered attempt had put it. Who came since stands behind: only a look tells who is ahead.
@@ -216,14 +203,6 @@ async function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
     if (standing === null) throw placeGone(options.store);
     return new QueuePlace(claim, line, createRevision, standing);
   });
-}
-
-/** Null: the engine leaves it to the txn. */
-async function joinNatively(claim: Claim, value: string, native: NativeRecipes, call: CallOptions): Promise<QueuePlace | null> {
-  const joined = await native.joinQueue?.({ key: claim.key, value, session: claim.session.id }, call);
-  if (joined === undefined || joined === null) return null;
-  const { revision, ahead, aheadCount: count } = joined;
-  return new QueuePlace(claim, exclusiveLine, revision, { revision, ahead: ahead === null ? null : { key: ahead, count } });
 }
 
 function joinTxn(claim: Claim, { rivals }: Line): Required<Pick<Txn, "if" | "then" | "else">> {
@@ -277,7 +256,7 @@ async function joinIfFree(options: JoinOptions, line: Line): Promise<QueuePlace 
 /** Who is ahead of the key now; null when the key itself is gone. Reads only. */
 async function look(
   mine: Pick<QueuePlace, "store" | "session" | "key" | "createRevision"> & { readonly line: Line; readonly signal: AbortSignal },
-): Promise<Standing | null> {
+): Promise<Joined | null> {
   const { createRevision: createdBefore, key, line, session, signal, store } = mine;
   const older: Op = {
     kind: "range",
@@ -295,7 +274,7 @@ async function look(
 }
 
 /** From the newest keys before mine, newest first, and how many there are. */
-function standingOf(revision: Revision, older: readonly Entry[], count: number): Standing {
+function standingOf(revision: Revision, older: readonly Entry[], count: number): Joined {
   const [ahead] = older;
   return { revision, ahead: ahead === undefined ? null : { key: ahead.keyBytes, count } };
 }

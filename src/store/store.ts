@@ -221,9 +221,15 @@ export interface NativeRecipes {
   joinQueue?(
     entry: { readonly key: string; readonly value: string; readonly session: SessionId },
     options: CallOptions,
-  ): Promise<{ readonly revision: Revision; readonly ahead: Uint8Array | null; readonly aheadCount: number } | null>;
+  ): Promise<Joined | null>;
   /** Deletes one key, which may be gone. */
   leaveQueue?(key: string, options: CallOptions): Promise<true | null>;
+}
+
+/** Where a key stands in its namespace, as of a revision: the one put before it, and how many are older. */
+export interface Joined {
+  readonly revision: Revision;
+  readonly ahead: { readonly key: Uint8Array; readonly count: number } | null;
 }
 
 export interface Store {

@@ -8,7 +8,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import { type Address, addressText } from "./address.ts";
-import { type Argument, type CommandHead, encodeCommand, type Reply, ReplyParser, RespError } from "./resp.ts";
+import { type Argument, type CommandHead, Outbox, type Reply, ReplyParser, RespError } from "./resp.ts";
 
 export interface ConnectionSettings {
   readonly tls: boolean | ConnectionOptions;
@@ -25,6 +25,9 @@ export interface ConnectionSettings {
 export interface Waiting {
   resolve(reply: Reply): void;
   reject(error: unknown): void;
+  /** By the clock of the process; `onLate` is called then, and again later if it still stands. Left out: it sees to that itself. */
+  readonly lateAtMs?: number;
+  onLate?(): void;
 }
 
 /** Commands that wait for their replies. */
@@ -43,9 +46,14 @@ export class Connection {
   /** When the last byte came, by the clock of the process. */
   heardAtMs = performance.now();
   readonly #socket: Socket;
-  readonly #waiting: Waiting[] = [];
+  /** Who has been answered leaves a gap: kept, they would carry all that was made since into old age. */
+  readonly #waiting: (Waiting | undefined)[] = [];
   #waitingFrom = 0;
-  #unsent: (string | Uint8Array)[] = [];
+  readonly #outbox = new Outbox();
+  readonly #flushSoon = (): void => this.#flush();
+  /** One timer for everybody who waits: it rings for the earliest, who has nearly always been answered by then. */
+  #alarm: NodeJS.Timeout | undefined;
+  #alarmAtMs = Number.POSITIVE_INFINITY;
   #isSubscriber = false;
   #closed: ConclaveError | undefined;
 
@@ -106,6 +114,7 @@ export class Connection {
     }
     this.#send(args, head);
     this.#waiting.push(waiting);
+    if (waiting.lateAtMs !== undefined && waiting.lateAtMs < this.#alarmAtMs) this.#setAlarm(waiting.lateAtMs);
   }
 
   /** Sends what is answered by pushes; from now on every reply is one. */
@@ -118,27 +127,40 @@ export class Connection {
   destroy(error: ConclaveError = this.#lost(" by this side")): void {
     if (this.#closed !== undefined) return;
     this.#closed = error;
+    clearTimeout(this.#alarm);
     this.#socket.destroy();
     const waiting = this.#waiting.splice(0).slice(this.#waitingFrom);
-    for (const each of waiting) each.reject(error);
+    for (const each of waiting) each?.reject(error);
     this.onClose?.(error);
   }
 
   #send(args: readonly Argument[], head?: CommandHead): void {
-    if (this.#unsent.length === 0) process.nextTick(() => this.#flush());
-    for (const part of encodeCommand(args, head)) this.#unsent.push(part);
+    if (this.#outbox.isEmpty) process.nextTick(this.#flushSoon);
+    this.#outbox.add(args, head);
   }
 
-  /** Most commands are plain ASCII, which Node writes at a third of the price of UTF-8. */
-
   #flush(): void {
-    const parts = this.#unsent;
-    this.#unsent = [];
-    if (this.#closed !== undefined) return;
-    if (parts.every((part) => typeof part === "string")) {
-      const text = parts.join("");
-      this.#socket.write(text, isAscii(text) ? "latin1" : "utf8");
-    } else this.#socket.write(Buffer.concat(parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part))));
+    const [bytes, encoding] = this.#outbox.take();
+    if (this.#closed === undefined) this.#socket.write(bytes, encoding);
+  }
+
+  #setAlarm(atMs: number): void {
+    clearTimeout(this.#alarm);
+    this.#alarmAtMs = atMs;
+    this.#alarm = setTimeout(() => this.#onAlarm(), Math.max(1, Math.ceil(atMs - performance.now())));
+    this.#alarm.unref();
+  }
+
+  #onAlarm(): void {
+    this.#alarmAtMs = Number.POSITIVE_INFINITY;
+    const nowMs = performance.now();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const waiting of this.#waiting.slice(this.#waitingFrom)) {
+      const lateAtMs = waiting?.lateAtMs ?? Number.POSITIVE_INFINITY;
+      if (lateAtMs <= nowMs) waiting?.onLate?.();
+      else nextMs = Math.min(nextMs, lateAtMs);
+    }
+    if (nextMs < this.#alarmAtMs && this.#closed === undefined) this.#setAlarm(nextMs);
   }
 
   #onReply(reply: Reply): void {
@@ -148,7 +170,7 @@ export class Connection {
     }
     const waiting = this.#waiting[this.#waitingFrom];
     if (waiting === undefined) throw conclaveError("PROTOCOL", "The server answered what nobody asked.");
-    this.#waitingFrom++;
+    this.#waiting[this.#waitingFrom++] = undefined;
     if (this.#waitingFrom > 1_024 && this.#waitingFrom * 2 > this.#waiting.length) {
       this.#waiting.splice(0, this.#waitingFrom);
       this.#waitingFrom = 0;
@@ -249,11 +271,6 @@ function dial(address: Address, { tls, timeoutMs }: ConnectionSettings): Promise
       resolve(socket);
     });
   });
-}
-
-function isAscii(text: string): boolean {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the ASCII range is meant.
-  return !/[^\x00-\x7f]/.test(text);
 }
 
 function isName(host: string): boolean {

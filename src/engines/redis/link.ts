@@ -41,7 +41,7 @@ export interface RedisLink {
 export interface ScriptRequest {
   readonly keys: readonly string[];
   /** Of the client: they come first, and after them the server's run id as its connection knows it. */
-  readonly client: readonly Argument[];
+  readonly client: readonly (string | number)[];
   readonly args: readonly Argument[];
   /** Replicas that must confirm what was written. 0: none. */
   readonly replicas: number;
@@ -71,8 +71,8 @@ export class PrimaryLink implements RedisLink {
   readonly #settings: ConnectionSettings;
   readonly #platform: Platform;
   readonly #processHold: ProcessHold;
-  /** How a call of each script begins, for the keys of the last call. */
-  readonly #heads = new Map<Script, { readonly keys: readonly string[]; readonly head: CommandHead }>();
+  /** How a call of each script begins, for the keys and the connection of the last call. */
+  readonly #heads = new Map<Script, Head>();
   #connection: Connection | undefined;
   #opening: Promise<Connection> | undefined;
   #backoffMs = backoffMsMin;
@@ -111,20 +111,17 @@ export class PrimaryLink implements RedisLink {
   }
 
   run(script: Script, request: ScriptRequest, call: LinkCall): Promise<Reply> {
-    const { keys, client, args, replicas } = request;
     const open = this.#connection;
-    if (replicas === 0 && open?.isOpen && open.knownScripts.has(script.sha) && call.signal?.aborted !== true) {
-      const rest = client.length === 0 ? [open.runId, ...args] : [...client, open.runId, ...args];
-      return new Promise((resolve, reject) => {
-        const again = (timeoutMs: number): Promise<Reply> => this.#runSlowly(script, request, { ...call, timeoutMs });
-        const course = new QuickCall({ call, connection: open, platform: this.#platform, hold: this.#processHold });
-        course.start({ resolve, reject, again }, rest, this.#headOf(script, keys));
-      });
+    if (request.replicas === 0 && open?.isOpen && open.knownScripts.has(script.sha) && call.signal?.aborted !== true) {
+      const again = (timeoutMs: number): Promise<Reply> => this.#runSlowly(script, request, { ...call, timeoutMs });
+      const course = new QuickCall({ call, connection: open, hold: this.#processHold, again });
+      return course.start(request.args, this.#headOf(script, request, open));
     }
     return this.#runSlowly(script, request, call);
   }
 
-  #runSlowly(script: Script, { keys, client, args, replicas }: ScriptRequest, call: LinkCall): Promise<Reply> {
+  #runSlowly(script: Script, request: ScriptRequest, call: LinkCall): Promise<Reply> {
+    const { keys, client, args, replicas } = request;
     // The server gives up before the caller does, so that the answer says how many there were.
     const waitMs = Math.max(1, Math.floor(call.timeoutMs * 0.8));
     const send = async (connection: Connection, command: readonly Argument[], head?: CommandHead): Promise<Reply> => {
@@ -137,22 +134,21 @@ export class PrimaryLink implements RedisLink {
       return reply;
     };
     return this.#perform(call, async (connection) => {
-      const rest = [...client, connection.runId, ...args];
       if (connection.knownScripts.has(script.sha)) {
-        const reply = await send(connection, rest, this.#headOf(script, keys));
+        const reply = await send(connection, args, this.#headOf(script, request, connection));
         if (!(reply instanceof RespError) || reply.word !== "NOSCRIPT") return reply;
       }
       // The text makes the server know it; then its name is enough.
       connection.knownScripts.add(script.sha);
-      return send(connection, ["EVAL", script.text, keys.length, ...keys, ...rest]);
+      return send(connection, ["EVAL", script.text, keys.length, ...keys, ...client, connection.runId, ...args]);
     });
   }
 
-  #headOf(script: Script, keys: readonly string[]): CommandHead {
+  #headOf(script: Script, { keys, client }: ScriptRequest, connection: Connection): CommandHead {
     const known = this.#heads.get(script);
-    if (known?.keys === keys) return known.head;
-    const head = encodeHead(["EVALSHA", script.sha, String(keys.length), ...keys]);
-    this.#heads.set(script, { keys, head });
+    if (known?.keys === keys && known.client === client && known.connection === connection) return known.head;
+    const head = encodeHead(["EVALSHA", script.sha, String(keys.length), ...keys, ...client.map(String), connection.runId]);
+    this.#heads.set(script, { keys, client, connection, head });
     return head;
   }
 
@@ -321,78 +317,76 @@ export class PrimaryLink implements RedisLink {
   }
 }
 
-interface QuickAnswer extends Waiting {
+interface Head extends Pick<ScriptRequest, "keys" | "client"> {
+  readonly connection: Connection;
+  readonly head: CommandHead;
+}
+
+interface QuickOptions {
+  readonly call: LinkCall;
+  readonly connection: Connection;
+  readonly hold: ProcessHold;
   /** The long way, with the time that is left. */
-  again(timeoutMs: number): Promise<Reply>;
+  readonly again: (timeoutMs: number) => Promise<Reply>;
 }
 
 /** Refusals at the first line. */
 const wasNotRun = new Set(["NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "READONLY"]);
 
 /**
- * The call of every day: the connection is open and the script known. One timer, one answer, no retries; what the server
- * refuses goes the long way, which knows what may be asked again.
+ * The call of every day: the connection is open and the script known. One answer, no timer of its own, no retries; what the
+ * server refuses goes the long way, which knows what may be asked again.
  */
 class QuickCall implements Waiting {
-  readonly #call: LinkCall;
-  readonly #connection: Connection;
-  readonly #hold: ProcessHold;
-  readonly #timer: Timer;
-  readonly #unfollow: () => void;
+  readonly lateAtMs: number;
+  readonly #options: QuickOptions;
   readonly #sentAtMs = performance.now();
-  #answer: QuickAnswer | undefined;
+  #unfollow: (() => void) | undefined;
+  /** Whom to answer, once. */
+  #resolve: ((reply: Reply | Promise<Reply>) => void) | undefined;
+  #reject: ((error: unknown) => void) | undefined;
 
-  constructor(options: {
-    readonly call: LinkCall;
-    readonly connection: Connection;
-    readonly platform: Platform;
-    readonly hold: ProcessHold;
-  }) {
-    const { call, connection, hold, platform } = options;
-    this.#call = call;
-    this.#connection = connection;
-    this.#hold = hold;
-    hold.retain();
-    this.#timer = platform.setTimer(call.timeoutMs, () => this.#onLate());
-    const { signal } = call;
-    this.#unfollow = signal === undefined ? doNothing : onAbort(signal, () => this.reject(signal.reason));
+  constructor(options: QuickOptions) {
+    this.#options = options;
+    this.lateAtMs = this.#sentAtMs + options.call.timeoutMs;
   }
 
-  start(answer: QuickAnswer, args: readonly Argument[], head: CommandHead): void {
-    this.#answer = answer;
-    this.#call.onSend?.();
-    this.#connection.callFor(this, args, head);
+  start(args: readonly Argument[], head: CommandHead): Promise<Reply> {
+    const { call, connection, hold } = this.#options;
+    hold.retain();
+    if (call.signal !== undefined) this.#unfollow = onAbort(call.signal, () => this.reject(call.signal?.reason));
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+      call.onSend?.();
+      connection.callFor(this, args, head);
+    });
   }
 
   resolve(reply: Reply): void {
-    const answer = this.#finish();
-    if (answer === undefined) return;
-    if (!(reply instanceof RespError)) answer.resolve(reply);
-    else if (wasNotRun.has(reply.word)) answer.again(this.#leftMs()).then(answer.resolve, answer.reject);
-    else answer.reject(errorOfReply(reply, this.#connection.address));
+    const [resolve, reject] = [this.#resolve, this.#reject];
+    if (!this.#finish()) return;
+    if (!(reply instanceof RespError)) resolve?.(reply);
+    else if (wasNotRun.has(reply.word)) resolve?.(this.#options.again(Math.max(1, this.lateAtMs - performance.now())));
+    else reject?.(errorOfReply(reply, this.#options.connection.address));
   }
 
   reject(error: unknown): void {
-    this.#finish()?.reject(error);
+    const reject = this.#reject;
+    if (this.#finish()) reject?.(error);
   }
 
-  #leftMs(): number {
-    return Math.max(1, this.#call.timeoutMs - (performance.now() - this.#sentAtMs));
+  onLate(): void {
+    const { call, connection } = this.#options;
+    if (this.#reject !== undefined) this.reject(lateError({ call, sentOn: connection, sentAtMs: this.#sentAtMs }));
   }
 
-  #onLate(): void {
-    this.reject(lateError({ call: this.#call, sentOn: this.#connection, sentAtMs: this.#sentAtMs }));
-  }
-
-  /** Whom to answer, once. */
-  #finish(): QuickAnswer | undefined {
-    const answer = this.#answer;
-    if (answer === undefined) return undefined;
-    this.#answer = undefined;
-    this.#timer.cancel();
-    this.#unfollow();
-    this.#hold.release();
-    return answer;
+  #finish(): boolean {
+    if (this.#resolve === undefined) return false;
+    this.#resolve = this.#reject = undefined;
+    this.#unfollow?.();
+    this.#options.hold.release();
+    return true;
   }
 }
 

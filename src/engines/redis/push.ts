@@ -2,7 +2,8 @@
  * The push channel of a process: one connection, on which the server tells what changed in the namespaces that somebody watches.
  *
  * Sharded channels (`SSUBSCRIBE`, Redis 7): in a Cluster they stay on the node of their slot, which is that of the data.
- * A push is a hint that may be lost with its connection. After each subscription that the server confirms, also the first,
+ * A push is a hint that may be lost with its connection, and a server that is no longer the primary of its slot or group
+ * goes on listening without being told: whenever there is a new way to the primary, this one is opened anew. After each subscription that the server confirms, also the first,
  * `onSubscribed` is called, and whoever watches reads once what is true.
  */
 import { background } from "../../base/background.ts";
@@ -53,6 +54,10 @@ export class PushConnection implements Push {
   unsubscribe(channel: string): void {
     if (!this.#channels.delete(channel)) return;
     this.#connection?.say(["SUNSUBSCRIBE", Buffer.from(channel, "latin1")]);
+  }
+
+  reopen(): void {
+    this.#connection?.destroy();
   }
 
   close(): void {

@@ -97,6 +97,32 @@ test.skipIf(isMissing)("keys of another kind in our place are INVARIANT, and a n
   await newer.close();
 });
 
+test.skipIf(isMissing)(
+  "a store of the older layout is refused while anybody uses it, and taken over once nobody does, tokens and all",
+  async () => {
+    // As the first layout had it: a session that lives, which holds a key.
+    await redis.command("HSET", "{older}:m", "r", "1900000000000000", "f", "1", "i", "1900000000000001");
+    await redis.command("ZADD", "{older}:s", Date.now() + 60_000, "1900000000000001");
+    await redis.command("HSET", "{older}:e", "lock/x\0a", "5 5 1 1900000000000001\n");
+    const engine = await openRedis({ url: `${redis.url}?group=older&quarantineMs=-1` });
+    const refused = await errorOf(createLock(engine, "x").acquire());
+    expect([refused.code, refused.definite]).toEqual(["WRONG_PROTOCOL", true]);
+    expect(refused.message).toMatch(/layout 1, ours is 2.*group/s);
+    expect((await errorOf(engine.store("lock/x").txn({ then: [op.get("a")] }))).code).toBe("WRONG_PROTOCOL");
+    expect(await engine.store("lock/x").native?.joinQueue?.({ key: "1/a", value: "", session: "1900000000000001" }, {})).toBe(
+      null,
+    );
+    expect(await engine.store("lock/x").native?.leaveQueue?.("a", {})).toBe(null);
+    expect(String(await redis.command("HGET", "{older}:e", "lock/x\0a"))).toContain("1900000000000001");
+    await redis.command("DEL", "{older}:e", "{older}:s");
+    const hold = await createLock(engine, "x").acquire();
+    expect(hold.token).toBeGreaterThan(1_900_000_000_000_000);
+    expect(String(await redis.command("HGET", "{older}:m", "f"))).toBe("2");
+    await hold.release();
+    await engine.close();
+  },
+);
+
 test.skipIf(isMissing)("full memory refuses a lock for certain, and still lets one go", async () => {
   const engine = await openRedis({ url: `${redis.url}?quarantineMs=-1` });
   const lock = createLock(engine, "full");

@@ -167,7 +167,7 @@ export class RedisEngine implements Engine, LeaseKeeping {
           onSubscribed: (channel) => handler.onSubscribed(channel),
           onMessage: (channel, payload) => handler.onMessage(channel, decodeChangeMessage(payload)),
         }),
-      read: (txn) => runTxn({ caller, platform }, txn, { timeoutMs: timeoutMsDefault }),
+      read: (txn) => runTxn({ caller, platform, follows: true }, txn, { timeoutMs: timeoutMsDefault }),
       onWatch: () => this.#sessions.onWatch(),
     });
     this.#sessions = new LeaseSessions({
@@ -178,13 +178,22 @@ export class RedisEngine implements Engine, LeaseKeeping {
       telemetry,
       isAnyoneWatching: () => this.#hub.isWatched,
     });
-    link.onUp = () => this.#sessions.onUp();
+    link.onUp = () => {
+      this.#hub.reopen();
+      this.#sessions.onUp();
+    };
   }
 
   store(namespace: string): Store {
-    namespacePrefix(namespace);
-    const [caps, platform] = [this.caps, this.#platform];
-    return new RedisStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+    return new RedisStore({
+      namespace,
+      prefix: namespacePrefix(namespace),
+      caps: this.caps,
+      platform: this.#platform,
+      caller: this.#caller,
+      sessions: this.#sessions,
+      hub: this.#hub,
+    });
   }
 
   /** In the thread of a keeper: keeps alive a session of another thread. */

@@ -271,6 +271,50 @@ test.skipIf(isMissing)(
 );
 
 test.skipIf(isMissing)(
+  "who watches an empty namespace hears from the new primary, although its push connection still stands on the old one",
+  async () => {
+    const old = await ownServer();
+    const next = await ownServer({ args: ["--replicaof", "127.0.0.1", String(old.port)] });
+    await until(
+      async () => String(await next.command("INFO", "replication")).includes("master_link_status:up"),
+      "the replica follows",
+    );
+    const proxy = await proxyOf(old.port);
+    const watcher = await engineOn(`redis://127.0.0.1:${proxy.port}`, { quarantineMs: -1 });
+    const lockName = name();
+    let holders = 0;
+    const stop = new AbortController();
+    const watching = (async () => {
+      for await (const queue of createLock(watcher, lockName).observe({ signal: stop.signal })) holders = queue.length;
+    })();
+    const sees = async (lock: ReturnType<typeof createLock>): Promise<void> => {
+      const hold = await lock.acquire();
+      await until(() => holders === 1, "the watcher sees the holder", 3_000);
+      await hold.release();
+      await until(() => holders === 0, "the watcher sees it go", 3_000);
+    };
+    await sees(createLock(watcher, lockName));
+    await next.command("REPLICAOF", "NO", "ONE");
+    proxy.target = next.port;
+    await old.command("REPLICAOF", "127.0.0.1", next.port);
+    // It is told that the old one only reads, and goes to the new one.
+    const other = await engineOn(next.url, { quarantineMs: -1 });
+    const lock = createLock(other, lockName);
+    await (await lock.acquire()).release();
+    await watcher
+      .store("x")
+      .txn({ then: [op.put("a", "1")] })
+      .catch(() => undefined);
+    await watcher.store("x").txn({ then: [op.put("a", "2")] });
+    await pass(300);
+    await sees(lock);
+    stop.abort();
+    await watching;
+  },
+  60_000,
+);
+
+test.skipIf(isMissing)(
   "a write that too few replicas confirm fails with REPLICAS_MISSING and says that it may have happened",
   async () => {
     const primary = await ownServer();
@@ -340,6 +384,25 @@ test.skipIf(isMissing)(
     const to = owners[(ownerIndex + 1) % 3] as RedisServer;
     let [rounds, inside] = [0, 0];
     let stop = false;
+    // Beside the lock, what goes by the general script: several keys of one namespace, bound and not, in one txn.
+    const store = engine.store("moving");
+    let pairs = 0;
+    const writing = (async () => {
+      while (!stop) {
+        const session = await store.sharedSession({ ttlMs: 3_000 });
+        const value = String(++pairs);
+        const then = [
+          op.put("left", value),
+          op.put("right", value),
+          op.put(`bound/${pairs % 5}`, value, { session: session.id }),
+        ];
+        await store.txn({ then }).catch((error: unknown) => {
+          // Refused before its first line, or its session is gone; never broken off in the middle.
+          if (!hasCode(error, "SESSION_EXPIRED") && !hasCode(error, "TIMEOUT") && !hasCode(error, "ENGINE_REFUSED")) throw error;
+        });
+        await pass(1);
+      }
+    })();
     const working = (async () => {
       while (!stop) {
         await lock
@@ -356,11 +419,22 @@ test.skipIf(isMissing)(
       }
     })();
     await moveSlot({ slot, from, to });
-    const moved = rounds;
+    const [moved, paired] = [rounds, pairs];
     // The node is new to the store, so it waits as after a failover.
-    await until(() => rounds > moved + 5, "the work goes on after the slot has moved", 30_000);
+    await until(() => rounds > moved + 5 && pairs > paired + 5, "the work goes on after the slot has moved", 30_000);
     stop = true;
     await working;
+    await writing;
+    const byKey = await store.txn({ then: [op.get("left"), op.get("right"), { kind: "range", range: { prefix: "" } }] });
+    const byCreation = await store.txn({ then: [{ kind: "range", range: { prefix: "" }, order: "create" }] });
+    const [left, right, all] = byKey.results;
+    expect(left?.kind === "get" && left.entry?.text).toBe(right?.kind === "get" && right.entry?.text);
+    // The indexes know of the same keys, and every bound key goes with its session.
+    expect(byCreation.results[0]).toMatchObject({ count: all?.kind === "range" ? all.count : -1 });
+    const rest = ["left", "right"];
+    await (await store.sharedSession({ ttlMs: 3_000 })).close();
+    const { results } = await store.txn({ then: [{ kind: "range", range: { prefix: "" } }] });
+    expect(results[0]?.kind === "range" && results[0].entries.map((entry) => entry.key)).toEqual(rest);
     const after = await lock.acquire();
     expect(after.token).toBeGreaterThan(before.token);
     await to.process.kill();

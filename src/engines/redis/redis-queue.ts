@@ -1,17 +1,15 @@
 /**
  * A queue's join and leave by their purpose-made scripts, without the way through a txn: what a lock does all day.
  *
- * The same scripts, and so the same keys and pushes, that `fast-path.ts` finds for a txn of the same shape. Whatever is not
- * plain (an unknown server, a session to end, a long value) is answered null, with nothing done: the txn sees to it.
+ * What they leave is what a txn reads and what a txn would have left. Whatever is not plain (an unknown server, a session to
+ * end, a long value) is answered null, with nothing done: the txn sees to it.
  */
-import { toBinaryString, utf8ToBinaryString } from "../../base/bytes.ts";
-import { namespacePrefix, stripNamespace } from "../../store/key.ts";
-import type { CallOptions, NativeRecipes, SessionId } from "../../store/store.ts";
+import type { CallOptions, Joined, NativeRecipes, SessionId } from "../../store/store.ts";
 import { redisLimits, timeoutMsDefault } from "./redis-caps.ts";
 import type { Argument, Reply } from "./resp.ts";
 import type { ScriptCaller } from "./script-caller.ts";
 import { type Script, scripts } from "./scripts.ts";
-import { bytesArgument, listOf, numberOf, textOf } from "./txn-codec.ts";
+import { bytesArgument, listOf, malformed, numberOf } from "./txn-codec.ts";
 
 /** What contenders say about themselves is short. */
 const valueLengthMax = 8_192;
@@ -21,40 +19,39 @@ export class RedisQueue implements NativeRecipes {
   readonly #prefix: string;
   readonly #name: Argument;
 
-  constructor(namespace: string, caller: ScriptCaller) {
+  /** `prefix`: see `namespacePrefix`. */
+  constructor(prefix: string, caller: ScriptCaller) {
     this.#caller = caller;
-    this.#prefix = namespacePrefix(namespace);
-    this.#name = bytesArgument(this.#prefix.slice(0, -1));
+    this.#prefix = prefix;
+    this.#name = bytesArgument(prefix.slice(0, -1));
   }
 
   async joinQueue(
     { key, value, session }: { readonly key: string; readonly value: string; readonly session: SessionId },
     options: CallOptions,
-  ): Promise<{ revision: number; ahead: Uint8Array | null; aheadCount: number } | null> {
-    const whole = this.#prefix + utf8ToBinaryString(key);
-    if (value.length > valueLengthMax || whole.length > redisLimits.keyBytesMax) return null;
-    const reply = listOf(await this.#run(scripts.join, [bytesArgument(whole), value, session, this.#name], options));
-    if (textOf(reply[0]) !== "OK") return null;
-    const ahead = reply[3];
-    return {
-      revision: numberOf(reply[1]),
-      ahead: ahead instanceof Uint8Array ? keyBytesOf(ahead) : null,
-      aheadCount: numberOf(reply[2]) - 1,
-    };
+  ): Promise<Joined | null> {
+    if (!isPlain(key) || value.length > valueLengthMax || this.#prefix.length + key.length > redisLimits.keyBytesMax) return null;
+    const reply = await this.#run(scripts.join, [this.#name, key, session, value], options);
+    if (reply === 0) return null;
+    if (reply instanceof Uint8Array) return { revision: numberOf(reply), ahead: null };
+    const [revision, count, ahead] = listOf(reply);
+    if (!(ahead instanceof Uint8Array)) throw malformed();
+    // Copied: a view would keep the whole chunk of the socket alive.
+    return { revision: numberOf(revision), ahead: { key: new Uint8Array(ahead), count: numberOf(count) - 1 } };
   }
 
   async leaveQueue(key: string, options: CallOptions): Promise<true | null> {
-    const whole = this.#prefix + utf8ToBinaryString(key);
-    const reply = listOf(await this.#run(scripts.drop, [bytesArgument(whole), this.#name], options));
-    return textOf(reply[0]) === "OK" ? true : null;
+    if (!isPlain(key)) return null;
+    return (await this.#run(scripts.drop, [this.#name, key], options)) === 1 ? true : null;
   }
 
   #run(script: Script, args: readonly Argument[], { signal, timeoutMs = timeoutMsDefault }: CallOptions): Promise<Reply> {
-    const call = { timeoutMs, writes: true };
-    return this.#caller.run(script, args, signal === undefined ? call : { ...call, signal });
+    return this.#caller.run(script, args, { timeoutMs, writes: true, signal });
   }
 }
 
-function keyBytesOf(whole: Uint8Array): Uint8Array {
-  return whole.slice(whole.length - stripNamespace(toBinaryString(whole)).length);
+/** What a thin cell can hold: no spaces, no control characters; see `scripts.ts`. */
+function isPlain(key: string): boolean {
+  for (let at = 0; at < key.length; at++) if (!(key.charCodeAt(at) > 0x20 && key.charCodeAt(at) < 0x7f)) return false;
+  return key !== "";
 }

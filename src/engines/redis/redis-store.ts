@@ -22,7 +22,6 @@ import type {
   WatchBatch,
   WatchOptions,
 } from "../../store/store.ts";
-import { fastPathOf } from "./fast-path.ts";
 import { redisLimits, timeoutMsDefault } from "./redis-caps.ts";
 import { RedisQueue } from "./redis-queue.ts";
 import type { Argument } from "./resp.ts";
@@ -35,6 +34,8 @@ const againMs = 20;
 
 export interface RedisStoreOptions {
   readonly namespace: string;
+  /** See `namespacePrefix`. */
+  readonly prefix: string;
   readonly caps: Caps;
   readonly platform: Platform;
   readonly caller: ScriptCaller;
@@ -57,7 +58,7 @@ export class RedisStore implements Store {
   }
 
   get native(): NativeRecipes {
-    this.#native ??= new RedisQueue(this.namespace, this.#options.caller);
+    this.#native ??= new RedisQueue(this.#options.prefix, this.#options.caller);
     return this.#native;
   }
 
@@ -91,29 +92,22 @@ export class RedisStore implements Store {
   }
 }
 
-/** A reading is asked again as long as there is time; what may write is the caller's to repeat. */
+/**
+ * A reading is asked again as long as there is time; what may write is the caller's to repeat.
+ * `follows`: a subscription stands, and every later change of what is read must be told.
+ */
 export async function runTxn(
-  { caller, platform }: Pick<RedisStoreOptions, "caller" | "platform">,
+  { caller, platform, follows = false }: Pick<RedisStoreOptions, "caller" | "platform"> & { readonly follows?: boolean },
   txn: ResolvedTxn,
   { signal, timeoutMs = timeoutMsDefault }: CallOptions,
 ): Promise<TxnResult> {
   const reads = isReadOnly(txn);
   const script = puts(txn) ? scripts.txn : scripts.leanTxn;
-  const fast = fastPathOf(txn);
-  let isFast = fast !== undefined;
-  let args: readonly Argument[] | undefined;
+  const args: readonly Argument[] = [redisLimits.resultBytesMax, follows ? 1 : 0, ...encodeTxn(txn)];
   const untilMs = platform.now() + timeoutMs;
   for (;;) {
     const call = { timeoutMs: untilMs - platform.now(), writes: !reads, ...(signal === undefined ? {} : { signal }) };
     try {
-      if (isFast && fast !== undefined) {
-        const result = fast.decode(await caller.run(fast.script, fast.args, call));
-        if (result !== undefined) return result;
-        // Nothing was done: the general script sees to what is not plain.
-        isFast = false;
-        continue;
-      }
-      args ??= [redisLimits.resultBytesMax, ...encodeTxn(txn)];
       return decodeTxnReply(txn, await caller.run(script, args, call));
     } catch (error) {
       const isWorthAnother = hasCode(error, "CONNECTION_LOST") && (reads || (error as ConclaveError).definite);

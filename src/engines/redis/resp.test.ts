@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { encodeCommand, encodeHead, type Reply, ReplyParser, RespError } from "./resp.ts";
+import { type Argument, type CommandHead, encodeHead, Outbox, type Reply, ReplyParser, RespError } from "./resp.ts";
 
 function parse(chunks: readonly Buffer[]): Reply[] {
   const replies: Reply[] = [];
@@ -9,10 +9,18 @@ function parse(chunks: readonly Buffer[]): Reply[] {
   return replies;
 }
 
+function bytesOf(...commands: readonly (readonly [readonly Argument[], CommandHead?])[]): string {
+  const outbox = new Outbox();
+  for (const [args, head] of commands) outbox.add(args, head);
+  const [bytes, encoding] = outbox.take();
+  expect(outbox.isEmpty).toBe(true);
+  return (typeof bytes === "string" ? Buffer.from(bytes, encoding) : Buffer.from(bytes)).toString("latin1");
+}
+
 test("a command is an array of bulk strings, texts as UTF-8 and bytes as they are", () => {
-  const parts = encodeCommand(["GET", Uint8Array.of(0, 255), "é", 7]);
-  const bytes = Buffer.concat(parts.map((part) => Buffer.from(part)));
-  expect(bytes.toString("latin1")).toBe("*4\r\n$3\r\nGET\r\n$2\r\n\x00\xff\r\n$2\r\n\xc3\xa9\r\n$1\r\n7\r\n");
+  expect(bytesOf([["GET", Uint8Array.of(0, 255), "é", 7]])).toBe(
+    "*4\r\n$3\r\nGET\r\n$2\r\n\x00\xff\r\n$2\r\n\xc3\xa9\r\n$1\r\n7\r\n",
+  );
 });
 
 test("a command with a head is the same command", () => {
@@ -20,13 +28,18 @@ test("a command with a head is the same command", () => {
     ["EVALSHA", "é", "2"],
     ["", new Uint8Array(0), Uint8Array.of(13, 10), -1],
   ] as const;
-  const whole = encodeCommand([...first, ...rest]);
-  const headed = encodeCommand(rest, encodeHead(first));
-  const bytesOf = (parts: typeof whole): string => Buffer.concat(parts.map((part) => Buffer.from(part))).toString("latin1");
-  expect(bytesOf(headed)).toBe(bytesOf(whole));
-  expect(bytesOf(whole)).toBe(
+  expect(bytesOf([rest, encodeHead(first)])).toBe(bytesOf([[...first, ...rest]]));
+  expect(bytesOf([[...first, ...rest]])).toBe(
     "*7\r\n$7\r\nEVALSHA\r\n$2\r\n\xc3\xa9\r\n$1\r\n2\r\n$0\r\n\r\n$0\r\n\r\n$2\r\n\r\n\r\n$2\r\n-1\r\n",
   );
+});
+
+test("commands of one write stand one after the other, whatever their letters are", () => {
+  const each = [["PING"], ["GET", "é"], ["SET", "a", Uint8Array.of(200)], ["DEL", "b"]] as const;
+  expect(bytesOf(...each.map((args) => [args] as const))).toBe(each.map((args) => bytesOf([args])).join(""));
+  // A head that is not plain, before arguments that are.
+  expect(bytesOf([["a"], encodeHead(["é"])])).toBe("*2\r\n$2\r\n\xc3\xa9\r\n$1\r\na\r\n");
+  expect(bytesOf(...each.slice(0, 1).map((args) => [args] as const))).toBe("*1\r\n$4\r\nPING\r\n");
 });
 
 test("every kind of reply is read, however the bytes are cut", () => {
@@ -44,7 +57,15 @@ test("every kind of reply is read, however the bytes are cut", () => {
 });
 
 test("what is no RESP is refused instead of guessed at", () => {
-  for (const garbage of ["HTTP/1.1 400 Bad Request\r\n", ":1.5\r\n", "$-7\r\n", `${"*1\r\n".repeat(40)}`]) {
+  for (const garbage of [
+    "HTTP/1.1 400 Bad Request\r\n",
+    ":1.5\r\n",
+    ":\r\n",
+    ":-\r\n",
+    ":9007199254740992\r\n",
+    "$-7\r\n",
+    `${"*1\r\n".repeat(40)}`,
+  ]) {
     expect(() => parse([Buffer.from(garbage)])).toThrow(/no RESP2/);
   }
 });

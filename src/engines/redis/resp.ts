@@ -36,27 +36,53 @@ const depthMax = 16;
 export interface CommandHead {
   readonly count: number;
   readonly text: string;
+  readonly isAscii: boolean;
 }
 
 export function encodeHead(args: readonly string[]): CommandHead {
-  return { count: args.length, text: args.map((arg) => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join("") };
+  const text = args.map((arg) => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join("");
+  return { count: args.length, text, isAscii: Buffer.byteLength(text) === text.length };
 }
 
-/** The bytes of one command. Texts are UTF-8. */
-export function encodeCommand(args: readonly Argument[], head?: CommandHead): (string | Uint8Array)[] {
-  const parts: (string | Uint8Array)[] = [];
-  let text = `*${args.length + (head?.count ?? 0)}\r\n${head?.text ?? ""}`;
-  for (const arg of args) {
-    if (typeof arg === "object" && arg.length > 0) {
-      parts.push(`${text}$${arg.length}\r\n`, arg);
-      text = "\r\n";
-    } else {
-      const written = typeof arg === "object" ? "" : String(arg);
-      text += `$${Buffer.byteLength(written)}\r\n${written}\r\n`;
-    }
+/** Commands on their way into one write. Texts are UTF-8. */
+export class Outbox {
+  /** Before `#text`. */
+  #parts: (string | Uint8Array)[] = [];
+  #text = "";
+  /** Most commands are plain ASCII, which Node writes at a third of the price of UTF-8. */
+  #isAscii = true;
+
+  get isEmpty(): boolean {
+    return this.#text === "";
   }
-  parts.push(text);
-  return parts;
+
+  add(args: readonly Argument[], head?: CommandHead): void {
+    let text = `${this.#text}*${args.length + (head?.count ?? 0)}\r\n${head?.text ?? ""}`;
+    if (head?.isAscii === false) this.#isAscii = false;
+    for (const arg of args) {
+      if (typeof arg === "object" && arg.length > 0) {
+        this.#parts.push(`${text}$${arg.length}\r\n`, arg);
+        text = "\r\n";
+      } else {
+        const written = typeof arg === "object" ? "" : String(arg);
+        const bytes = Buffer.byteLength(written);
+        if (bytes !== written.length) this.#isAscii = false;
+        text += `$${bytes}\r\n${written}\r\n`;
+      }
+    }
+    this.#text = text;
+  }
+
+  /** Everything that was added, for `socket.write`. */
+  take(): readonly [string, "latin1" | "utf8"] | readonly [Uint8Array] {
+    const [parts, text, isAscii] = [this.#parts, this.#text, this.#isAscii];
+    this.#parts = [];
+    this.#text = "";
+    this.#isAscii = true;
+    if (parts.length === 0) return [text, isAscii ? "latin1" : "utf8"];
+    parts.push(text);
+    return [Buffer.concat(parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part)))];
+  }
 }
 
 /** Replies out of a stream of bytes that is cut anywhere. */
@@ -102,20 +128,14 @@ export class ReplyParser {
       case 0x2d:
         return new RespError(this.#buffer.toString("utf8", start, end));
       case 0x3a:
-        return this.#integer(start, end);
+        return integer(this.#buffer, start, end);
       case 0x24:
-        return this.#bulk(this.#integer(start, end));
+        return this.#bulk(integer(this.#buffer, start, end));
       case 0x2a:
-        return this.#array(this.#integer(start, end), depth);
+        return this.#array(integer(this.#buffer, start, end), depth);
       default:
         throw malformed(`a reply that begins with byte ${kind}`);
     }
-  }
-
-  #integer(start: number, end: number): number {
-    const number = Number(this.#buffer.toString("latin1", start, end));
-    if (!Number.isSafeInteger(number)) throw malformed("an integer beyond 2^53, or none");
-    return number;
   }
 
   #bulk(bytes: number): Buffer | null | undefined {
@@ -142,6 +162,19 @@ export class ReplyParser {
     }
     return replies;
   }
+}
+
+/** Most have one digit or two. */
+function integer(bytes: Uint8Array, start: number, end: number): number {
+  const isNegative = bytes[start] === 0x2d;
+  let number = 0;
+  for (let at = isNegative ? start + 1 : start; at < end; at++) {
+    const digit = (bytes[at] as number) - 0x30;
+    if (!(digit >= 0 && digit <= 9)) throw malformed("an integer that is none");
+    number = number * 10 + digit;
+  }
+  if (!Number.isSafeInteger(number) || end === (isNegative ? start + 1 : start)) throw malformed("an integer beyond 2^53");
+  return isNegative ? -number : number;
 }
 
 function malformed(what: string): Error {

@@ -4,7 +4,7 @@
 
 import type { LinkCall, RedisLink } from "./link.ts";
 import type { Argument, Reply } from "./resp.ts";
-import type { Script } from "./scripts.ts";
+import { keyLetters, type Script } from "./scripts.ts";
 
 export interface ScriptCallerOptions {
   readonly link: RedisLink;
@@ -19,30 +19,32 @@ export interface ScriptCallerOptions {
 export class ScriptCaller {
   readonly #options: ScriptCallerOptions;
   readonly #keys: readonly string[];
+  /** What every script is told of this client. */
+  #client: readonly (string | number)[];
   #ttlMsMax: number;
 
   constructor(options: ScriptCallerOptions) {
     this.#options = options;
-    this.#keys = ["m", "e", "k", "s"].map((letter) => `${tagOf(options.group)}:${letter}`);
+    this.#keys = keyLetters.map((letter) => `${tagOf(options.group)}:${letter}`);
     this.#ttlMsMax = options.ttlMsDefault;
+    this.#client = [options.quarantineMs, this.#ttlMsMax];
   }
 
   /** The longest TTL of this client decides how long a failover is waited out where the data do not tell. */
   noteTtl(ttlMs: number): void {
-    this.#ttlMsMax = Math.max(this.#ttlMsMax, ttlMs);
+    if (ttlMs <= this.#ttlMsMax) return;
+    this.#ttlMsMax = ttlMs;
+    this.#client = [this.#options.quarantineMs, ttlMs];
   }
 
   run(script: Script, args: readonly Argument[], call: LinkCall & { readonly writes?: boolean }): Promise<Reply> {
-    const { link, quarantineMs, replicas } = this.#options;
-    const confirming = call.writes === true ? replicas : 0;
-    // All keys are named, also to scripts that make the others of the first: while a slot moves, a Cluster then refuses before
-    // the first line (TRYAGAIN, ASK) what it would break off in the middle.
-    const client = script.isShort ? none : [quarantineMs, this.#ttlMsMax];
-    return link.run(script, { keys: this.#keys, client, args, replicas: confirming }, call);
+    const { link, replicas } = this.#options;
+    const client = script.isShort ? none : this.#client;
+    return link.run(script, { keys: this.#keys, client, args, replicas: call.writes === true ? replicas : 0 }, call);
   }
 }
 
-const none: readonly Argument[] = [];
+const none: readonly string[] = [];
 
 /** In braces, so that a Cluster keeps all of it in one slot. */
 export function tagOf(group: string): string {

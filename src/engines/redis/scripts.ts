@@ -1,16 +1,29 @@
 /**
  * Everything that Conclave does on a Redis server, as Lua scripts: each is one atomic step and one round trip.
  *
- *     {group}:m            hash    r revision, run the primary's run id, q no sessions before (ms), x longest TTL, i last session, f format
+ *     {group}:m            hash    r revision, run the primary's run id, q no sessions before (ms), x longest TTL, i last session,
+ *                                  f format; "s"SESSION for each that lives; "n"NAMESPACE: its cell
  *     {group}:e            hash    whole key -> "create mod version session\n" value
  *     {group}:k            zset    whole keys in the order of their bytes (all scores 0)
- *     {group}:c:NAMESPACE  zset    whole keys by createRevision
+ *     {group}:c            zset    NAMESPACE 00 createRevision in 16 digits and the key: each namespace in create order
+ *     {group}:b            zset    whole keys that are bound to a session, by its number
  *     {group}:s            zset    sessions by deadline, in milliseconds of the server's clock
- *     {group}:b:SESSION    set     whole keys that are bound to it
  *     {group}:w:NAMESPACE  channel what each revision changed
  *
  * A whole key is `namespace 00 key`, as in the embedded machine. The group is the hash tag, so that all of it lives in one
- * slot of a Cluster and one script may touch any of it (see docs/decisions/0014).
+ * slot of a Cluster and one script may touch any of it (see docs/decisions/0014). Every script names all six keys: while
+ * the slot moves key by key, a Cluster refuses before the first line (TRYAGAIN, ASK) what it would break off in the middle.
+ *
+ * A namespace's cell says how it is kept (docs/decisions/0033):
+ *
+ *     absent      empty, and nobody watches
+ *     thin        "key create session\nvalue": one key, put by `join`, in no index; nobody watches, so nobody is told
+ *     "*" full    everything in `e`, `k`, `c`, `b`; each change is published
+ *
+ * A free lock is taken and released on a thin cell: two calls and three, whatever else the group holds. Whoever needs more
+ * (a second contender, a watch, any general txn) makes it full first. It is let go of when the last key has gone and
+ * the channel has no listener. A thin cell ends with its session, whose field it needs: it is gone from that moment, and is
+ * swept later. Intuition: the thin and the inflated locks of a Java monitor (Bacon et al., "Thin Locks", PLDI 1998).
  *
  * A failover may lose what was answered, also renewals and releases. So a script that grants, renews or ends anything first
  * asks who it runs on; a primary that is not the one of `run` ends every session, and opens none until every holder
@@ -25,16 +38,55 @@
  */
 import { createHash } from "node:crypto";
 
-/** Of the layout. A script that meets a higher one refuses. */
-export const layoutVersion = 1;
+/** Of the layout. A script that meets another one refuses; an older store that nobody uses is taken over. */
+export const layoutVersion = 2;
+
+/** The letters of the keys, in the order in which scripts name them. */
+export const keyLetters = ["m", "e", "k", "c", "b", "s"] as const;
 
 export interface Script {
   readonly name: string;
   readonly text: string;
   readonly sha: string;
-  /** It reads only the first key's name, of which it makes the others, and is told of its client the run id alone. */
+  /** It is told of its client the run id alone. */
   readonly isShort: boolean;
 }
+
+/** What both kinds of script do with a namespace. They know `M` to `S` and `tag`. */
+const sharedLines = `
+local function namespaceOf(key) return string.sub(key, 1, string.find(key, '\\0', 1, true) - 1) end
+-- Where a whole key stands in the order of creation. Revisions have 16 digits since the year 2001.
+local function byCreate(key, create)
+  local name = namespaceOf(key)
+  return name .. '\\0' .. string.rep('0', 16 - #create) .. create .. string.sub(key, #name + 2)
+end
+local function change(key, old, new) return #key .. ' ' .. #old .. ' ' .. #new .. '\\n' .. key .. old .. new end
+
+-- A thin cell becomes a key like any other; false: its session has ended, and it is none any more.
+local function inflate(name, cell)
+  local key, create, session, value = string.match(cell, '^(%S+) (%d+) (%d+)\\n()')
+  if redis.call('HEXISTS', M, 's' .. session) == 0 then return false end
+  local whole = name .. '\\0' .. key
+  redis.call('HSET', E, whole, create .. ' ' .. create .. ' 1 ' .. session .. '\\n' .. string.sub(cell, value))
+  redis.call('ZADD', K, 0, whole)
+  redis.call('ZADD', C, 0, byCreate(whole, create))
+  redis.call('ZADD', B, session, whole)
+  redis.call('HSET', M, 'n' .. name, '*')
+  return true
+end
+
+local function isEmpty(name)
+  return not redis.call('ZRANGEBYLEX', K, '[' .. name .. '\\0', '(' .. name .. '\\1', 'LIMIT', 0, 1)[1]
+end
+
+-- Tells what changed. Where nobody listens and no key is left the cell goes: then it answers true.
+local function publish(name, digits, changes)
+  local body = #changes > 65536 and 'R' or 'E' .. changes
+  if redis.call('SPUBLISH', tag .. 'w:' .. name, digits .. '\\n' .. body) > 0 or not isEmpty(name) then return false end
+  redis.call('HDEL', M, 'n' .. name)
+  return true
+end
+`;
 
 /**
  * Who runs this and what time is it. ARGV[1]: quarantine in ms, or -1 for none; ARGV[2]: the longest TTL of this client;
@@ -42,21 +94,43 @@ export interface Script {
  * Answers begin with OK and the revision, or with an error's code and what it is about.
  */
 const prelude = `
-local M, E, K, S = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local M, E, K, C, B, S = unpack(KEYS)
 local tag = string.sub(M, 1, -2)
 local meta = redis.call('HMGET', M, 'r', 'run', 'q', 'x', 'f')
-if meta[5] and tonumber(meta[5]) > ${layoutVersion} then return {'WRONG_PROTOCOL', meta[5]} end
+if meta[5] and meta[5] ~= '${layoutVersion}' then
+  local isIdle = redis.call('EXISTS', E, S) == 0
+  if tonumber(meta[5]) > ${layoutVersion} or not isIdle then return {'WRONG_PROTOCOL', meta[5]} end
+  redis.call('HSET', M, 'f', ${layoutVersion})
+end
 local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
 local revision = tonumber(meta[1] or us)
 local quarantine = tonumber(meta[3] or 0)
-local before, touched, written = {}, {}, false
+-- reaped: a thin cell was met whose session has ended; its end takes a revision of its own, or that of what is written.
+local before, touched, written, reaped = {}, {}, false, false
 
 local function text(number) return string.format('%.0f', number) end
 local function sessionOf(blob) return string.match(blob, '^%d+ %d+ %d+ (%d*)\\n') end
 local function createOf(blob) return string.match(blob, '^%d+') end
-local function namespaceOf(key) return string.sub(key, 1, string.find(key, '\\0', 1, true) - 1) end
+${sharedLines}
+-- Names whose cell was looked at: whether it is full.
+local isFullName = {}
+local function settle(name)
+  if isFullName[name] ~= nil then return end
+  local cell = redis.call('HGET', M, 'n' .. name)
+  if cell and cell ~= '*' and not inflate(name, cell) then
+    redis.call('HDEL', M, 'n' .. name)
+    reaped, cell = true, false
+  end
+  isFullName[name] = cell ~= false
+end
+local function fill(name)
+  settle(name)
+  if isFullName[name] then return end
+  redis.call('HSET', M, 'n' .. name, '*')
+  isFullName[name] = true
+end
 
 -- From one blob to another, false for none. Everything that changes a key comes through here.
 local function turn(key, old, new)
@@ -64,18 +138,21 @@ local function turn(key, old, new)
   local newSession = new and sessionOf(new) or ''
   if new then
     redis.call('HSET', E, key, new)
-    if not old or createOf(old) ~= createOf(new) then
+    if not old then
+      fill(namespaceOf(key))
       redis.call('ZADD', K, 0, key)
-      redis.call('ZADD', tag .. 'c:' .. namespaceOf(key), createOf(new), key)
     end
   else
     redis.call('HDEL', E, key)
     redis.call('ZREM', K, key)
-    redis.call('ZREM', tag .. 'c:' .. namespaceOf(key), key)
+  end
+  local oldCreate, newCreate = old and createOf(old), new and createOf(new)
+  if oldCreate ~= newCreate then
+    if oldCreate then redis.call('ZREM', C, byCreate(key, oldCreate)) end
+    if newCreate then redis.call('ZADD', C, 0, byCreate(key, newCreate)) end
   end
   if oldSession ~= newSession then
-    if oldSession ~= '' then redis.call('SREM', tag .. 'b:' .. oldSession, key) end
-    if newSession ~= '' then redis.call('SADD', tag .. 'b:' .. newSession, key) end
+    if newSession ~= '' then redis.call('ZADD', B, newSession, key) else redis.call('ZREM', B, key) end
   end
 end
 
@@ -95,7 +172,7 @@ end
 
 -- One revision for everything written since the last commit, told once to each namespace.
 local function commit()
-  if not written then return end
+  if not written and not reaped then return end
   revision = revision + 1
   redis.call('HSET', M, 'r', text(revision))
   local told, names = {}, {}
@@ -108,26 +185,20 @@ local function commit()
       names[#names + 1] = name
     end
     local old, new = before[key], redis.call('HGET', E, key)
-    if old or new then
-      old, new = old or '', new or ''
-      parts[#parts + 1] = #key .. ' ' .. #old .. ' ' .. #new .. '\\n' .. key .. old .. new
-    end
+    if old or new then parts[#parts + 1] = change(key, old or '', new or '') end
   end
   for _, name in ipairs(names) do
-    local bytes = 0
-    for _, part in ipairs(told[name]) do bytes = bytes + #part end
-    local body = bytes > 65536 and 'R' or 'E' .. table.concat(told[name])
-    redis.call('SPUBLISH', tag .. 'w:' .. name, text(revision) .. '\\n' .. body)
+    if publish(name, text(revision), table.concat(told[name])) then isFullName[name] = nil end
   end
-  before, touched, written = {}, {}, false
+  before, touched, written, reaped = {}, {}, false, false
 end
 
 local function endSession(id)
-  for _, key in ipairs(redis.call('SMEMBERS', tag .. 'b:' .. id)) do
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', B, id, id)) do
     local blob = redis.call('HGET', E, key)
     if blob then write(key, blob, false) end
   end
-  redis.call('DEL', tag .. 'b:' .. id)
+  redis.call('HDEL', M, 's' .. id)
   redis.call('ZREM', S, id)
 end
 
@@ -180,9 +251,12 @@ end
 expire()
 `;
 
-/** ARGV[4]: bytes of an answer at most; then compares, then-operations, else-operations, each list with its count first. */
+/**
+ * ARGV[4]: bytes of an answer at most; ARGV[5]: 1 where a subscription stands, and every later change of the ranges must be
+ * told; then compares, then-operations, else-operations, each list with its count first.
+ */
 const txn = `
-local at = 4
+local at = 5
 local function arg()
   at = at + 1
   return ARGV[at]
@@ -237,6 +311,7 @@ for _ = 1, tonumber(arg()) do
   local kind, from, to = arg(), arg(), arg()
   local target, is, value = arg(), arg(), arg()
   if succeeded then
+    settle(namespaceOf(from))
     if kind == 'k' then
       succeeded = holdsFor(redis.call('HGET', E, from), target, is, value)
     else
@@ -253,22 +328,19 @@ end
 local function found(key) return redis.call('HGET', E, key) end
 
 -- Whole keys of a range in the order asked for, and how many there are without the limit.
-local function selected(from, to, byCreate, descending, limit, createdBefore)
+local function selected(from, to, inCreateOrder, descending, limit, createdBefore)
   local name = namespaceOf(from)
   local isWhole = #from == #name + 1 and to == name .. '\\1'
-  local last = limit < 0 and -1 or limit - 1
-  if byCreate and isWhole then
-    local C = tag .. 'c:' .. name
-    if createdBefore < 0 then
-      if limit == 0 then return {}, redis.call('ZCARD', C) end
-      return redis.call(descending and 'ZREVRANGE' or 'ZRANGE', C, 0, last), redis.call('ZCARD', C)
-    end
-    local upper = '(' .. text(createdBefore)
-    local count = redis.call('ZCOUNT', C, '-inf', upper)
-    if descending then return redis.call('ZREVRANGEBYSCORE', C, upper, '-inf', 'LIMIT', 0, limit), count end
-    return redis.call('ZRANGEBYSCORE', C, '-inf', upper, 'LIMIT', 0, limit), count
+  if inCreateOrder and isWhole then
+    local first, upper = name .. '\\0', name .. '\\1'
+    if createdBefore >= 0 then upper = first .. string.format('%016.0f', createdBefore) end
+    local command, one, other = 'ZRANGEBYLEX', '[' .. first, '(' .. upper
+    if descending then command, one, other = 'ZREVRANGEBYLEX', other, one end
+    local keys = redis.call(command, C, one, other, 'LIMIT', 0, limit)
+    for index, member in ipairs(keys) do keys[index] = first .. string.sub(member, #first + 17) end
+    return keys, redis.call('ZLEXCOUNT', C, '[' .. first, '(' .. upper)
   end
-  if not byCreate and createdBefore < 0 then
+  if not inCreateOrder and createdBefore < 0 then
     local count = redis.call('ZLEXCOUNT', K, '[' .. from, '(' .. to)
     if descending then return redis.call('ZREVRANGEBYLEX', K, '(' .. to, '[' .. from, 'LIMIT', 0, limit), count end
     return keysIn(from, to, 0, limit), count
@@ -278,7 +350,7 @@ local function selected(from, to, byCreate, descending, limit, createdBefore)
     local create = tonumber(createOf(found(key)))
     if createdBefore < 0 or create < createdBefore then all[#all + 1] = {key, create, index} end
   end
-  if byCreate then
+  if inCreateOrder then
     table.sort(all, function(a, b)
       if a[2] ~= b[2] then return a[2] < b[2] end
       return a[3] < b[3]
@@ -293,9 +365,9 @@ local function selected(from, to, byCreate, descending, limit, createdBefore)
 end
 
 local function range(from, to)
-  local byCreate, descending, keysOnly = arg() == 'c', arg() == '1', arg() == '1'
+  local inCreateOrder, descending, keysOnly = arg() == 'c', arg() == '1', arg() == '1'
   local limit, createdBefore = tonumber(arg()), tonumber(arg())
-  local keys, count = selected(from, to, byCreate, descending, limit, createdBefore)
+  local keys, count = selected(from, to, inCreateOrder, descending, limit, createdBefore)
   local result = {count}
   for _, key in ipairs(keys) do
     local blob = found(key)
@@ -371,6 +443,7 @@ local function run()
   for index = 1, tonumber(arg()) do
     local kind, key = arg(), arg()
     local result, code, detail
+    if kind == 'r' and ARGV[5] == '1' then fill(namespaceOf(key)) else settle(namespaceOf(key)) end
     if kind == 'g' then
       local blob = found(key)
       result = {blob}
@@ -382,6 +455,7 @@ local function run()
     else result, code, detail = add(key) end
     if not result then
       undo()
+      commit()
       return {code, key, detail or ''}
     end
     results[index] = result
@@ -406,7 +480,7 @@ knowServer()
 if quarantine > now then return {'QUARANTINED', text(quarantine - now)} end
 local ttl = tonumber(ARGV[4])
 local id = math.max(us, tonumber(redis.call('HGET', M, 'i') or 0) + 1)
-redis.call('HSET', M, 'i', text(id))
+redis.call('HSET', M, 'i', text(id), 's' .. text(id), 1)
 if ttl > tonumber(meta[4] or 0) then redis.call('HSET', M, 'x', ttl) end
 redis.call('ZADD', S, now + ttl, text(id))
 return {'OK', text(revision), text(id), msToNextDeadline()}
@@ -422,6 +496,24 @@ for index = 4, #ARGV, 2 do
   if isAlive then redis.call('ZADD', S, now + tonumber(ARGV[index + 1]), id) end
   answers[#answers + 1] = isAlive and 1 or 0
 end
+
+-- Cells that nobody asked for since their session ended, or their last watcher left: a sample, and more of them as long as
+-- a quarter of it was stale, as Redis itself looks for what has expired.
+for _ = 1, 16 do
+  local sample = redis.call('HRANDFIELD', M, 16, 'WITHVALUES')
+  local stale = 0
+  for index = 1, #sample, 2 do
+    local name, cell = string.match(sample[index], '^n(.*)$'), sample[index + 1]
+    if name and cell == '*' then
+      if isEmpty(name) and publish(name, text(revision), '') then stale = stale + 1 end
+    elseif name and redis.call('HEXISTS', M, 's' .. string.match(cell, '^%S+ %d+ (%d+)')) == 0 then
+      redis.call('HDEL', M, sample[index])
+      reaped, stale = true, stale + 1
+    end
+  end
+  if stale < 4 then break end
+end
+commit()
 return {'OK', text(revision), msToNextDeadline(), answers}
 `;
 
@@ -433,67 +525,77 @@ return {'OK', text(revision)}
 `;
 
 /**
- * A queue's join as one purpose-made script, half the price of the general one: puts a new key of a living session and tells
- * the two keys before it. Whatever is not plain (a server that is not known, a session to end, a key that is there) is left
- * to the general script by answering SLOW, with nothing done. ARGV[1]: the run id; ARGV[2..5]: key, value, session, namespace.
+ * A queue's join: puts a new key of a living session, and tells its revision, and where it is not the first how many there
+ * are and the one before it. 0: it is not plain (a server that is not known, a session to end, a key that is there), nothing
+ * was done, and the general script sees to it. ARGV[1]: the run id; ARGV[2..5]: namespace, key, session, value. The key has
+ * neither spaces nor control characters.
  *
  * Sessions whose time is up matter only to who stands behind one: where the queue is empty nobody is looked for.
  */
 const join = `
-local M, key, session, name = KEYS[1], ARGV[2], ARGV[4], ARGV[5]
-local tag = string.sub(M, 1, -2)
-local E, S, C = tag .. 'e', tag .. 's', tag .. 'c:' .. name
-local meta = redis.call('HMGET', M, 'r', 'run', 'f')
-if not meta[2] or meta[3] ~= '${layoutVersion}' then return {'SLOW'} end
-if meta[2] ~= ARGV[1] and not (ARGV[1] == '' and string.find(redis.call('INFO', 'server'), meta[2], 1, true)) then return {'SLOW'} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local deadline = redis.call('ZSCORE', S, session)
-if not deadline or tonumber(deadline) <= now then return {'SLOW'} end
-local count = redis.call('ZCARD', C)
-if count > 0 and tonumber(redis.call('ZRANGE', S, 0, 0, 'WITHSCORES')[2]) <= now then return {'SLOW'} end
-local revision = meta[1] + 1
-if revision >= 9007199254740991 then return {'SLOW'} end
+local M, name, key, session = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
+local meta = redis.call('HMGET', M, 'r', 'run', 'f', 's' .. session, 'n' .. name)
+if not meta[2] or meta[3] ~= '${layoutVersion}' or not meta[4] then return 0 end
+if meta[2] ~= ARGV[1] and not (ARGV[1] == '' and string.find(redis.call('INFO', 'server'), meta[2], 1, true)) then return 0 end
+local revision, cell = meta[1] + 1, meta[5]
+if revision >= 9007199254740991 then return 0 end
 local digits = string.format('%.0f', revision)
-local blob = digits .. ' ' .. digits .. ' 1 ' .. session .. '\\n' .. ARGV[3]
-if redis.call('HSETNX', E, key, blob) == 0 then return {'SLOW'} end
-redis.call('ZADD', tag .. 'k', 0, key)
-redis.call('ZADD', C, digits, key)
-redis.call('SADD', tag .. 'b:' .. session, key)
-redis.call('HSET', M, 'r', digits)
-redis.call('SPUBLISH', tag .. 'w:' .. name, digits .. '\\nE' .. #key .. ' 0 ' .. #blob .. '\\n' .. key .. blob)
-if count == 0 then return {'OK', digits, 1} end
-local reply = {'OK', digits, count + 1}
-local before = redis.call('ZREVRANGE', C, 1, 2)
-for at = 1, #before do
-  local other = redis.call('HGET', E, before[at])
-  reply[2 * at + 2] = before[at]
-  reply[2 * at + 3] = string.sub(other, 1, string.find(other, '\\n', 1, true))
+if not cell then
+  redis.call('HSET', M, 'r', digits, 'n' .. name, key .. ' ' .. digits .. ' ' .. session .. '\\n' .. ARGV[5])
+  return digits
 end
-return reply
+
+local E, K, C, B, S = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local tag, whole = string.sub(M, 1, -2), name .. '\\0' .. key
+${sharedLines}
+local time = redis.call('TIME')
+if tonumber(redis.call('ZRANGE', S, 0, 0, 'WITHSCORES')[2]) <= time[1] * 1000 + math.floor(time[2] / 1000) then return 0 end
+if cell ~= '*' and not inflate(name, cell) then
+  redis.call('HSET', M, 'r', digits, 'n' .. name, key .. ' ' .. digits .. ' ' .. session .. '\\n' .. ARGV[5])
+  return digits
+end
+local blob = digits .. ' ' .. digits .. ' 1 ' .. session .. '\\n' .. ARGV[5]
+if redis.call('HSETNX', E, whole, blob) == 0 then return 0 end
+redis.call('ZADD', K, 0, whole)
+redis.call('ZADD', C, 0, byCreate(whole, digits))
+redis.call('ZADD', B, session, whole)
+redis.call('HSET', M, 'r', digits)
+publish(name, digits, change(whole, '', blob))
+local last = redis.call('ZREVRANGEBYLEX', C, '(' .. name .. '\\1', '[' .. name .. '\\0', 'LIMIT', 1, 1)
+if not last[1] then return digits end
+local count = redis.call('ZLEXCOUNT', C, '[' .. name .. '\\0', '(' .. name .. '\\1')
+return {digits, count, string.sub(last[1], #name + 18)}
 `;
 
-/** A key's deletion by itself, such as a release. ARGV[2]: key; ARGV[3]: its namespace. */
+/** A key's deletion by itself, such as a release: 1, also where there is none. ARGV[2]: its namespace; ARGV[3]: key. */
 const drop = `
-local M, key, name = KEYS[1], ARGV[2], ARGV[3]
-local tag = string.sub(M, 1, -2)
-local E = tag .. 'e'
-local meta = redis.call('HMGET', M, 'r', 'f')
-if meta[2] ~= '${layoutVersion}' then return {'SLOW'} end
-local blob = redis.call('HGET', E, key)
-if not blob then return {'OK', meta[1], 0} end
+local M, name, key = KEYS[1], ARGV[2], ARGV[3]
+local meta = redis.call('HMGET', M, 'r', 'f', 'n' .. name)
+if meta[2] ~= '${layoutVersion}' then return 0 end
+local cell = meta[3]
+if not cell then return 1 end
 local revision = meta[1] + 1
-if revision >= 9007199254740991 then return {'SLOW'} end
+if revision >= 9007199254740991 then return 0 end
 local digits = string.format('%.0f', revision)
-local session = string.match(blob, '^%d+ %d+ %d+ (%d*)\\n')
-redis.call('HDEL', E, key)
-redis.call('ZREM', tag .. 'k', key)
-redis.call('ZREM', tag .. 'c:' .. name, key)
-if session ~= '' then redis.call('SREM', tag .. 'b:' .. session, key) end
+if cell ~= '*' then
+  if string.sub(cell, 1, #key + 1) ~= key .. ' ' then return 1 end
+  redis.call('HDEL', M, 'n' .. name)
+  redis.call('HSET', M, 'r', digits)
+  return 1
+end
+
+local E, K, C, B = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local tag, whole = string.sub(M, 1, -2), name .. '\\0' .. key
+${sharedLines}
+local blob = redis.call('HGET', E, whole)
+if not blob then return 1 end
+redis.call('HDEL', E, whole)
+redis.call('ZREM', K, whole)
+redis.call('ZREM', C, byCreate(whole, string.match(blob, '^%d+')))
+redis.call('ZREM', B, whole)
 redis.call('HSET', M, 'r', digits)
-local body = #blob > 65000 and 'R' or 'E' .. #key .. ' ' .. #blob .. ' 0\\n' .. key .. blob
-redis.call('SPUBLISH', tag .. 'w:' .. name, digits .. '\\n' .. body)
-return {'OK', digits, 1}
+publish(name, digits, change(whole, blob, ''))
+return 1
 `;
 
 export const scripts = {

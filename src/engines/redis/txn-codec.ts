@@ -14,6 +14,7 @@ import { Entry } from "../../store/entry.ts";
 import { isRangeOfKey, stripNamespace } from "../../store/key.ts";
 import type { Operator, OpResult, TxnResult } from "../../store/store.ts";
 import type { Argument, Reply } from "./resp.ts";
+import { layoutVersion } from "./scripts.ts";
 
 const targetLetters = { exists: "e", createRevision: "c", modRevision: "m", version: "n", value: "v", session: "s" } as const;
 const operatorLetters: Readonly<Record<Operator, string>> = { equal: "=", "not-equal": "!", less: "<", greater: ">" };
@@ -122,7 +123,10 @@ export function checkedReply(reply: Reply): readonly Reply[] {
     case "QUARANTINED":
       throw quarantined(numberOf(list[1]));
     case "WRONG_PROTOCOL":
-      throw conclaveError(code, `The store on the server has layout ${textOf(list[1])}, written by a newer version.`);
+      throw conclaveError(
+        code,
+        `The store on the server has layout ${textOf(list[1])}, ours is ${layoutVersion}: it is in use by another version of Conclave. End the older clients, or name another \`group\`.`,
+      );
     default:
       throw malformed();
   }
@@ -207,6 +211,6 @@ function binaryOf(reply: Reply | undefined): string {
   return toBinaryString(reply);
 }
 
-function malformed(): Error {
+export function malformed(): Error {
   return conclaveError("PROTOCOL", "The server answered a script of Conclave with what it never answers.");
 }
