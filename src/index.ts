@@ -34,6 +34,7 @@ import { createElection, type Election, type ElectionOptions } from "./recipes/e
 import { KeyValue } from "./recipes/key-value.ts";
 import { createLatch, type Latch, type LatchOptions } from "./recipes/latch.ts";
 import { createLock, type Lock, type LockOptions } from "./recipes/lock.ts";
+import { type LockNamesOptions, lockNames } from "./recipes/lock-names.ts";
 import { createLockSet, type LockSet } from "./recipes/lock-set.ts";
 import { createMembership, type Membership, type MembershipOptions } from "./recipes/membership.ts";
 import { createQueue, type QueueOptions, type WorkQueue } from "./recipes/queue.ts";
@@ -72,6 +73,7 @@ export { Hold } from "./recipes/hold.ts";
 export { KeyValue } from "./recipes/key-value.ts";
 export { Latch, type LatchOptions } from "./recipes/latch.ts";
 export { type AcquireOptions, Lock, type LockOptions } from "./recipes/lock.ts";
+export type { LockNamesOptions } from "./recipes/lock-names.ts";
 export { HoldSet, LockSet } from "./recipes/lock-set.ts";
 export { type Member, Membership, type MembershipOptions, OwnMember } from "./recipes/membership.ts";
 export { Delivery, type QueueOptions, WorkQueue } from "./recipes/queue.ts";
@@ -91,6 +93,7 @@ export type {
   Engine,
   Key,
   KeyRange,
+  NamespacesOptions,
   Op,
   OpResult,
   Revision,
@@ -195,6 +198,14 @@ export class Conclave implements AsyncDisposable {
   /** Several locks at once, by the same names as `lock`: all or none. */
   locks(names: readonly string[], options?: LockOptions): LockSet {
     return createLockSet(this.engine, names, options);
+  }
+
+  /**
+   * Names of locks (or of read/write locks) that somebody holds or waits for, as they are read.
+   * @throws UNSUPPORTED
+   */
+  lockNames(options?: LockNamesOptions): AsyncGenerator<string, void, void> {
+    return lockNames(this.engine, options);
   }
 
   /** A read/write lock by name: many readers or one writer, in the order of asking. */

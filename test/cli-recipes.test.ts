@@ -1,17 +1,20 @@
 /**
- * Recipes on the command line, against a cluster of real members and where it is installed a real Redis: the same words,
- * the same answers.
+ * Recipes on the command line, against a cluster of real members and, where they are installed, the real servers of the
+ * other engines: the same words, the same answers.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { build, Cli, conclave, killAll, ServedCluster } from "./cli-kit.ts";
+import { build, Cli, conclave, killAll, ServedCluster, until } from "./cli-kit.ts";
+import { startEtcd } from "./servers/etcd.ts";
+import { startPgBouncer, startPostgres } from "./servers/postgres.ts";
 import { startRedis } from "./servers/redis.ts";
+import { startZooKeeper } from "./servers/zookeeper.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "conclave-cli-recipes-"));
-const redis = await startRedis();
-const redisSkipped = "skipped" in redis ? redis.skipped : undefined;
+const [redis, etcd, zookeeper, postgres] = await Promise.all([startRedis(), startEtcd(), startZooKeeper(), startPostgres()]);
+const pooler = "skipped" in postgres ? postgres : await startPgBouncer(postgres);
 let cluster: ServedCluster;
 
 beforeAll(async () => {
@@ -21,18 +24,23 @@ beforeAll(async () => {
 
 afterAll(async () => {
   killAll();
-  if (!("skipped" in redis)) await redis.stop();
+  for (const server of [pooler, redis, etcd, zookeeper, postgres]) if ("stop" in server) await server.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 
 const stores = [
   { name: "a cluster", url: () => cluster.url, skipped: undefined },
-  {
-    name: "Redis", // A server that has just started might be one that forgot its holders; this one is known to be new.
-    url: () => ("skipped" in redis ? "" : `${redis.url}?quarantineMs=-1`),
-    skipped: redisSkipped,
-  },
+  // A server that has just started might be one that forgot its holders; this one is known to be new.
+  store("Redis", redis, "?quarantineMs=-1"),
+  store("etcd", etcd),
+  store("ZooKeeper", zookeeper),
+  store("PostgreSQL", postgres),
 ];
+
+function store(name: string, server: { readonly url: string } | { readonly skipped: string }, query = "") {
+  const skipped = "skipped" in server ? server.skipped : undefined;
+  return { name, url: () => ("url" in server ? `${server.url}${query}` : ""), skipped };
+}
 
 describe.each(stores)("on $name", ({ url, skipped }) => {
   const ok = test.skipIf(skipped !== undefined);
@@ -111,9 +119,75 @@ describe.each(stores)("on $name", ({ url, skipped }) => {
     await watch.exitCode;
   });
 
+  ok("locks in use are listed: who holds, how many wait, by prefix; what is free is not", async () => {
+    const list = async (...args: readonly string[]): Promise<readonly Record<string, unknown>[]> => {
+      const { exitCode, stderr, stdout } = await conclave(["locks", "ls", "--json", ...args], at());
+      expect(stderr, "no complaint").toBe("");
+      expect(exitCode).toBe(0);
+      return stdout
+        .split("\n")
+        .filter((line) => line !== "")
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
+    };
+    expect(await list("ls/")).toEqual([]);
+    expect((await conclave(["locks", "ls", "ls/"], at())).stdout).toBe("No lock is in use.\n");
+    const sleeper = ["--", "sh", "-c", "echo in; sleep 60"];
+    // A name may hold anything but U+0000.
+    const odd = "ls/\u001b[31m \n🔒";
+    const holders = [
+      new Cli(["lock", "ls/a", ...sleeper], at()),
+      new Cli(["lock", odd, ...sleeper], at()),
+      new Cli(["rwlock", "--read", "ls/rw", ...sleeper], at()),
+      new Cli(["rwlock", "--read", "ls/rw", ...sleeper], at()),
+    ];
+    await Promise.all(holders.map((holder) => holder.says("in")));
+    const waiter = new Cli(["lock", "ls/a", ...sleeper], at());
+    await conclave(["lock", "ls/free", "--", "true"], at());
+    await until(async () => (await list("ls/a"))[0]?.waiters === 1, "the waiter to be listed");
+    const listed = await list("ls/");
+    expect(listed.map(({ kind, lock, waiters }) => ({ kind, lock, waiters }))).toEqual([
+      { kind: "lock", lock: odd, waiters: 0 },
+      { kind: "lock", lock: "ls/a", waiters: 1 },
+      { kind: "rwlock", lock: "ls/rw", waiters: 0 },
+    ]);
+    expect(listed[1]).toMatchObject({ holders: [{ meta: { pid: holders[0]?.pid } }] });
+    expect(listed[2]?.holders).toHaveLength(2);
+    const { stderr, stdout } = await conclave(["locks", "ls", "ls/", "--limit", "2"], at());
+    expect(stdout.trimEnd().split("\n"), "a head and two lines, whatever the names hold").toHaveLength(3);
+    expect(stdout).not.toContain("\u001b");
+    expect(stderr).toContain("more than 2");
+    for (const cli of [waiter, ...holders]) cli.signal("SIGTERM");
+    await Promise.all([waiter, ...holders].map(({ exitCode }) => exitCode));
+    expect(await list("ls/")).toEqual([]);
+  });
+
   ok("doctor prints the promise", async () => {
     const told = await conclave(["doctor", "--json"], at());
     expect(JSON.parse(told.stdout)).toMatchObject({ caps: { watch: expect.any(String) }, findings: expect.any(Array) });
     expect((await conclave(["doctor"], at())).stdout).toContain("leases are judged by");
   });
 });
+
+test.skipIf("skipped" in pooler)("doctor behind a transaction pooler names the danger and the way past it", async () => {
+  if ("skipped" in pooler || "skipped" in postgres) return;
+  const behind = await conclave(["doctor", "--store", pooler.url]);
+  expect(behind.exitCode).toBe(1);
+  expect(behind.stdout).toContain("DANGER TRANSACTION_POOLER");
+  expect(behind.stdout).toContain("?listen=postgres://");
+  expect(behind.stdout).toMatch(/the next holder is woken by +nobody: waiters ask/);
+  // The remedy works.
+  const past = await conclave(["doctor", "--store", `${pooler.url}?listen=${encodeURIComponent(postgres.url)}`]);
+  expect(past.stdout).not.toContain("TRANSACTION_POOLER");
+  expect(past.stdout).toMatch(/the next holder is woken by +the store/);
+});
+
+test.skipIf("skipped" in zookeeper)(
+  "doctor says of ZooKeeper what a failover may do there, which is not to lose writes",
+  async () => {
+    if ("skipped" in zookeeper) return;
+    const { stdout } = await conclave(["doctor", "--store", zookeeper.url]);
+    expect(stdout).toContain("engine");
+    expect(stdout).not.toContain("may lose writes");
+    expect(stdout).toContain("ONE_MEMBER");
+  },
+);

@@ -1,13 +1,23 @@
 /**
- * `conclave locks`: who holds a lock and who waits, as they describe themselves; and an operator's word to the holder.
+ * `conclave locks`: which locks are in use, who holds and who waits, as they describe themselves; and an operator's word to the holder.
  */
 import type { Command } from "commander";
 import { conclaveError } from "../base/errors.ts";
+import type { Conclave } from "../index.ts";
 import type { Contender } from "../recipes/campaign.ts";
+import { holdersIn, type ReadWriteContender } from "../recipes/rw-lock.ts";
 import { Exit } from "./fail.ts";
 import { listenForInterrupt } from "./interrupt.ts";
-import { oneLine, printJson, printLine, table } from "./print.ts";
+import { oneLine, printJson, printLine, remark, table } from "./print.ts";
+import { parseCount } from "./shared-hold-commands.ts";
 import { addStoreFlags, type StoreFlags, withConclave } from "./store-flags.ts";
+
+interface ListFlags extends StoreFlags {
+  readonly limit: number;
+}
+
+/** Contenders of one lock that are counted. */
+const queueMax = 100;
 
 interface OperatorFlags extends StoreFlags {
   readonly reason: string;
@@ -18,10 +28,73 @@ export function addLocksCommand(program: Command): void {
     .command("locks")
     .summary("look at locks, ask holders to yield, break locks")
     .description("Looks at locks, asks their holders to yield, takes locks from them.");
+  addList(locks);
   addShow(locks);
   addWatch(locks);
   addRevoke(locks);
   addBreak(locks);
+}
+
+function addList(locks: Command): void {
+  const command = locks
+    .command("ls")
+    .summary("list the locks that somebody holds or waits for")
+    .description(
+      "Lists locks and read/write locks that somebody holds or waits for, by name: who holds, how many wait.\n" +
+        "Read one after another while they change: it is no picture of one moment.",
+    )
+    .argument("[prefix]", "only names that begin so", "")
+    .option("--limit <count>", "how many at most", parseCount, 100);
+  addStoreFlags(command, { namespace: false })
+    .addHelpText("after", "\nExample: conclave locks ls invoice/ --json | jq -r 'select(.waiters > 0).lock'")
+    .action((prefix: string, flags: ListFlags) => withConclave(flags, (conclave) => list(conclave, prefix, flags)));
+}
+
+async function list(conclave: Conclave, prefix: string, { json, limit, timeout: timeoutMs }: ListFlags): Promise<void> {
+  const rows: string[][] = [];
+  let isCut = false;
+  for await (const { kind, name, holders, waiters } of inUse(conclave, prefix, timeoutMs)) {
+    if (rows.length === limit) {
+      isCut = true;
+      break;
+    }
+    const [first] = holders;
+    const [session, since, says] = columnsOf(first);
+    rows.push([name, kind, `${session}${holders.length > 1 ? ` +${holders.length - 1}` : ""}`, since, waiters, says]);
+    if (json) printJson({ lock: name, kind, holders, waiters: Number.parseInt(waiters, 10) });
+  }
+  if (!json && rows.length === 0) printLine("No lock is in use.");
+  else if (!json) printLine(table([["LOCK", "KIND", "HOLDER", "SINCE REVISION", "WAITERS", "SAYS"], ...rows.map(shown)]));
+  if (isCut) remark(`There are more than ${limit}; --limit shows more.`);
+}
+
+interface InUse {
+  readonly kind: "lock" | "rwlock";
+  readonly name: string;
+  readonly holders: readonly [Contender, ...Contender[]];
+  readonly waiters: string;
+}
+
+async function* inUse(conclave: Conclave, prefix: string, timeoutMs: number): AsyncGenerator<InUse, void, void> {
+  const options = { limit: queueMax + 1, timeoutMs };
+  for (const kind of ["lock", "rwlock"] as const) {
+    for await (const name of conclave.lockNames({ kind, prefix, timeoutMs })) {
+      const lock = kind === "lock" ? conclave.lock(name) : conclave.readWriteLock(name);
+      const queue = await lock.queue(options);
+      const holdersCount = kind === "lock" ? 1 : holdersIn(queue as readonly ReadWriteContender[]);
+      const [first, ...others] = queue.slice(0, holdersCount);
+      // It was let go of since its name was read.
+      if (first === undefined) continue;
+      const waiting = queue.length - holdersCount;
+      const waiters = queue.length > queueMax ? `${waiting - 1}+` : `${waiting}`;
+      yield { kind, name, holders: [first, ...others], waiters };
+    }
+  }
+}
+
+/** A name may hold anything. */
+function shown([name = "", ...rest]: readonly string[]): readonly string[] {
+  return [oneLine(name), ...rest];
 }
 
 function addShow(locks: Command): void {

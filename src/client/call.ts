@@ -3,6 +3,7 @@
  */
 import { type ConclaveError, conclaveError } from "../base/errors.ts";
 import { isReadOnly, type ResolvedOp, type ResolvedTxn } from "../store/command.ts";
+import type { KeyReading } from "../store/outcome.ts";
 import type { CallOptions } from "../store/store.ts";
 import type { Refused } from "../wire/server-messages.ts";
 import type { ClaimWindow } from "./claim-window.ts";
@@ -33,6 +34,8 @@ export interface CallRequest {
   readonly text?: string;
   /** Only this link will do. */
   readonly pinned?: Link;
+  /** How keys come in the answer. Default: without their namespaces. */
+  readonly keys?: KeyReading;
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -42,6 +45,7 @@ export class Call implements Framed {
   readonly number: number;
   readonly text: string;
   readonly pinned: Link | undefined;
+  readonly keys: KeyReading;
   readonly startedMs: number;
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
@@ -77,6 +81,7 @@ export class Call implements Framed {
     this.number = request.number ?? 0;
     this.text = request.text ?? "";
     this.pinned = request.pinned;
+    this.keys = request.keys ?? "stripped";
     this.startedMs = times.nowMs;
     this.deadlineMs = times.nowMs + times.timeoutMs;
     this.signal = request.signal;

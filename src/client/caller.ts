@@ -128,7 +128,7 @@ export class Caller {
     this.#retries = 0;
     // Values are views of what they were read from, and the frame is not ours to keep.
     const reader = call.hasValues ? new ByteReader(body.raw(body.remaining).slice()) : body;
-    const outcome = readOutcome(reader, "stripped");
+    const outcome = readOutcome(reader, call.keys);
     if (outcome.kind === "error") this.#onErrorOutcome(call, outcome);
     else if (outcome.kind === "txn") this.#succeed(call, outcome.result);
     // A lease is counted from the first sending: which copy was answered is not known.

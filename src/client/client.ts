@@ -6,18 +6,21 @@
  * it concerns.
  * Pure: `memory:` and `file:` use it over a transport in memory, `conclave://` over sockets, the simulator over its network.
  */
+import { assert } from "../base/assert.ts";
 import type { ByteReader } from "../base/byte-codec.ts";
 import { emptyBytes } from "../base/bytes.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { Platform, Timer } from "../base/ports.ts";
 import type { Caps } from "../store/caps.ts";
 import { namespacePrefix, wholeRange } from "../store/key.ts";
+import { findNamespaces, keysTxn } from "../store/namespaces.ts";
 import { resolveTxn } from "../store/resolve.ts";
 import { checkMaxStall } from "../store/stall.ts";
 import type {
   CallOptions,
   Engine,
   KeyRange,
+  NamespacesOptions,
   Session,
   SessionOptions,
   Store,
@@ -153,6 +156,18 @@ export class Client implements Engine, LeaseKeeping {
     const at = address === undefined ? {} : { pinned: this.#navigator.linkTo(address) };
     const text = await this.#caller.submit<string>({ kind: "status", ...at, ...options });
     return decodeStatus(text);
+  }
+
+  /** @throws INVALID_OPTION, TIMEOUT, NO_QUORUM */
+  namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    const { signal, timeoutMs } = options;
+    return findNamespaces(options, async (range, limit) => {
+      const request = { kind: "read", keys: "whole", txn: keysTxn(range, limit), timeoutMs, signal } as const;
+      const { results } = await this.#caller.submit<TxnResult>(request);
+      const [listed] = results;
+      assert(listed?.kind === "range", "a range is answered with entries");
+      return listed.entries.map(({ binaryKey }) => binaryKey);
+    });
   }
 
   /** In the thread of a keeper: keeps alive a session of another thread. */

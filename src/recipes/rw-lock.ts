@@ -109,7 +109,7 @@ export class ReadWriteLock {
 }
 
 /** A writer that stepped down counts as a writer still: the readers beside it are told as waiters. */
-function holdersIn(queue: readonly ReadWriteContender[]): number {
+export function holdersIn(queue: readonly ReadWriteContender[]): number {
   if (queue[0]?.mode === "write") return 1;
   const firstWriter = queue.findIndex((each) => each.mode === "write");
   return firstWriter === -1 ? queue.length : firstWriter;

@@ -252,11 +252,25 @@ export interface Store {
   readonly platform: import("../base/ports.ts").Platform;
 }
 
+export interface NamespacesOptions extends CallOptions {
+  /** Only names that begin so. Default: all. */
+  readonly prefix?: string;
+  /** Only names behind this one: the last of the answer before. */
+  readonly after?: string;
+  /** How many at most, 1-1_000. Default 100. */
+  readonly limit?: number;
+}
+
 /** One system behind the waist. */
 export interface Engine extends AsyncDisposable {
   readonly caps: Caps;
   /** An order of its own on engines that shard; a key prefix on the embedded one. Any text without U+0000. */
   store(namespace: string): Store;
+  /**
+   * Names of namespaces that hold a key, in the order of their bytes: where an operator begins to look. No state of one
+   * moment: names may come and go while it reads. Left out: the engine cannot list them. @throws INVALID_OPTION
+   */
+  namespaces?(options?: NamespacesOptions): Promise<readonly string[]>;
   /** Looks at how the system behind is set up. Left out: there is nothing that could weaken what `caps` says. */
   doctor?(options?: CallOptions): Promise<readonly Finding[]>;
   /** Sessions end, calls in flight fail with CLOSED. Idempotent. */

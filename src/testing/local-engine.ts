@@ -13,6 +13,7 @@ import type { Platform } from "../base/ports.ts";
 import { type Caps, embeddedLimits, type Limits } from "../store/caps.ts";
 import { checkTtl } from "../store/command.ts";
 import { namespacePrefix, wholeRange } from "../store/key.ts";
+import { findNamespaces, keysTxn } from "../store/namespaces.ts";
 import { decodeOutcome, encodeOutcome, type Outcome, outcomeError } from "../store/outcome.ts";
 import { resolveTxn } from "../store/resolve.ts";
 import { checkMaxStall } from "../store/stall.ts";
@@ -20,6 +21,7 @@ import type {
   CallOptions,
   Engine,
   KeyRange,
+  NamespacesOptions,
   Session,
   SessionId,
   SessionOptions,
@@ -118,6 +120,15 @@ export class LocalEngine implements Engine {
   /** Transactions sent by this client so far: what a test of round trips counts. */
   get txnCount(): number {
     return this.#txnCount;
+  }
+
+  namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    return findNamespaces(options, async (range, limit) => {
+      const outcome = await this.#ask(options, (answer) => answer(this.#server.txn(keysTxn(range, limit))));
+      const [listed] = outcome.kind === "txn" ? outcome.result.results : [];
+      if (listed?.kind !== "range") throw unexpected(outcome);
+      return listed.entries.map(({ binaryKey }) => binaryKey);
+    });
   }
 
   /** For `LocalStore`. */

@@ -9,7 +9,7 @@ import { Client } from "../../client/client.ts";
 import { MemoryTransport } from "../../client/memory-transport.ts";
 import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
-import type { Engine, Store } from "../../store/store.ts";
+import type { Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { embeddedCaps } from "./embedded-caps.ts";
 import { type HostedMember, hostMember } from "./host.ts";
 
@@ -55,6 +55,10 @@ export class InProcessEngine implements Engine {
 
   store(namespace: string): Store {
     return this.#client.store(namespace);
+  }
+
+  namespaces(options?: NamespacesOptions): Promise<readonly string[]> {
+    return this.#client.namespaces(options);
   }
 
   /** Says goodbye first, so that sessions end now instead of by their TTL after the next start. */

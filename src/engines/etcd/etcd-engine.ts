@@ -19,7 +19,8 @@ import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import type { CallOptions, Engine, Store } from "../../store/store.ts";
+import { findNamespaces } from "../../store/namespaces.ts";
+import type { CallOptions, Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { type EtcdUrl, parseEtcdUrl } from "./address.ts";
 import { examine } from "./doctor.ts";
 import { etcdCaps } from "./etcd-caps.ts";
@@ -28,6 +29,7 @@ import { type EtcdParts, EtcdStore, runTxn, timeoutMsDefault } from "./etcd-stor
 import { adoptGrpcClient, loadGrpc } from "./grpc.ts";
 import { EtcdKeys } from "./keys.ts";
 import { EtcdLink } from "./link.ts";
+import { decodeTxn, encodeTxn, paths } from "./messages.ts";
 import { readServerReport, type ServerReport } from "./server-report.ts";
 import { WatchStream } from "./watch-stream.ts";
 
@@ -132,6 +134,17 @@ export class EtcdEngine implements Engine, LeaseKeeping {
   store(namespace: string): Store {
     namespacePrefix(namespace);
     return new EtcdStore(namespace, this.#parts);
+  }
+
+  namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    const { keys, link } = this.#parts;
+    const { signal, timeoutMs = timeoutMsDefault } = options;
+    return findNamespaces(options, async (range, limit) => {
+      const then = [{ kind: "range", span: keys.span(range), keysOnly: true, limit }] as const;
+      const request = encodeTxn({ compares: [], then, else: [] });
+      const [listed] = decodeTxn(await link.call(paths.txn, request, { timeoutMs, signal })).answers;
+      return listed?.kind === "range" ? listed.entries.map((found) => keys.wholeEntry(found).binaryKey) : [];
+    });
   }
 
   /** In the thread of a keeper: keeps alive a session of another thread. */

@@ -6,6 +6,7 @@ import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts
 import type { Platform } from "../../base/ports.ts";
 import type { LeaseServer } from "../../client/lease-sessions.ts";
 import { isReadOnly, type ResolvedTxn } from "../../store/command.ts";
+import type { BinaryRange } from "../../store/key.ts";
 import type { TxnResult } from "../../store/store.ts";
 import { type Database, type DatabaseCall, isConflict } from "./database.ts";
 import { versionHash } from "./functions.ts";
@@ -112,6 +113,17 @@ export class FunctionCaller implements LeaseServer {
   async look(namespaces: readonly string[], call: DatabaseCall): Promise<readonly number[]> {
     const answer = await this.#call("look", [namespaces.map(bytea)], call);
     return (answer as { readonly revisions: readonly number[] | null }).revisions ?? [];
+  }
+
+  /** Binary names of namespaces with an entry, in `[from, to)`, in order. */
+  async namespaces(range: BinaryRange, limit: number, call: DatabaseCall): Promise<readonly string[]> {
+    const { database, group } = this.#options;
+    const schema = schemaOf(group);
+    const text =
+      `SELECT encode(name, 'base64') AS name FROM ${schema}.namespaces AS n WHERE name >= $1 AND name < $2 ` +
+      `AND EXISTS (SELECT FROM ${schema}.entries AS e WHERE e.namespace = n.name) ORDER BY n.name LIMIT $3`;
+    const rows = await database.ask(text, [bytea(range.from), bytea(range.to), limit], call);
+    return rows.map((row) => Buffer.from((row as { readonly name: string }).name, "base64").toString("latin1"));
   }
 
   /** How many idle namespaces were forgotten. */

@@ -9,6 +9,7 @@
  */
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { background } from "../../base/background.ts";
+import { binaryStringToUtf8 } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Platform, Telemetry, Timer } from "../../base/ports.ts";
@@ -23,7 +24,8 @@ import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import type { CallOptions, Engine, Store } from "../../store/store.ts";
+import { namespaceSearch } from "../../store/namespaces.ts";
+import type { CallOptions, Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { checkGroup, type PostgresUrl, parsePostgresUrl } from "./address.ts";
 import { Database } from "./database.ts";
 import { examine } from "./doctor.ts";
@@ -207,6 +209,12 @@ export class PostgresEngine implements Engine, LeaseKeeping {
     namespacePrefix(namespace);
     const [caps, platform] = [this.caps, this.#platform];
     return new PostgresStore({ namespace, caps, platform, caller: this.#caller, sessions: this.#sessions, hub: this.#hub });
+  }
+
+  async namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    const { limit, range } = namespaceSearch(options);
+    const { signal, timeoutMs = timeoutMsDefault } = options;
+    return (await this.#caller.namespaces(range, limit, { timeoutMs, signal })).map(binaryStringToUtf8);
   }
 
   /** In the thread of a keeper: keeps alive a session of another thread. */

@@ -22,7 +22,8 @@ import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import type { CallOptions, Engine, Store } from "../../store/store.ts";
+import { findNamespaces, keysTxn } from "../../store/namespaces.ts";
+import type { CallOptions, Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
 import { decodeChangeMessage } from "./change-message.ts";
 import type { ConnectionSettings } from "./connection.ts";
@@ -35,8 +36,10 @@ import { PushConnection, type RedisPushHandler } from "./push.ts";
 import { redisCaps, redisLimits, timeoutMsDefault } from "./redis-caps.ts";
 import { RedisStore, runTxn, ttlMsDefault } from "./redis-store.ts";
 import { channelOf, ScriptCaller, tagOf } from "./script-caller.ts";
+import { scripts } from "./scripts.ts";
 import { readServerReport, type ServerReport } from "./server-report.ts";
 import { slotOf } from "./slot.ts";
+import { decodeRangeKeys, encodeTxn } from "./txn-codec.ts";
 
 export interface RedisOptions {
   /** See `parseRedisUrl`. */
@@ -193,6 +196,16 @@ export class RedisEngine implements Engine, LeaseKeeping {
       caller: this.#caller,
       sessions: this.#sessions,
       hub: this.#hub,
+    });
+  }
+
+  namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    const { signal, timeoutMs = timeoutMsDefault } = options;
+    const call = { timeoutMs, writes: false, ...(signal === undefined ? {} : { signal }) };
+    return findNamespaces(options, async ({ from, to }, limit) => {
+      // The script asks each range for its namespace. No whole key lies between a bound and the same with the zero byte.
+      const args = [redisLimits.resultBytesMax, ...encodeTxn(keysTxn({ from: `${from}\0`, to }, limit))];
+      return decodeRangeKeys(await this.#caller.run(scripts.leanTxn, args, call));
     });
   }
 

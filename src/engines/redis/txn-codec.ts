@@ -189,6 +189,16 @@ export function decodeEntry(whole: string, blob: Reply | undefined): Entry {
   });
 }
 
+/** The whole keys of a txn that reads one range. */
+export function decodeRangeKeys(reply: Reply): readonly string[] {
+  const [, , , results] = checkedReply(reply);
+  const [fields] = listOf(results);
+  return listOf(fields)
+    .slice(1)
+    .filter((_, at) => at % 2 === 0)
+    .map(binaryOf);
+}
+
 export function listOf(reply: Reply | undefined): readonly Reply[] {
   if (!Array.isArray(reply)) throw malformed();
   return reply;

@@ -8,6 +8,7 @@
  * What it promises, and what breaks it: docs/engines/zookeeper.md. Why a client of our own: docs/decisions/0021.
  */
 import type { ConnectionOptions as TlsOptions } from "node:tls";
+import { binaryStringToUtf8 } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
 import type { Telemetry } from "../../base/ports.ts";
@@ -16,11 +17,12 @@ import { nodePlatform } from "../../host/node-platform.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import type { CallOptions, Engine, Store } from "../../store/store.ts";
+import { pickNames } from "../../store/namespaces.ts";
+import type { CallOptions, Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { parseZkUrl, type ZkUrl } from "./address.ts";
 import { examine } from "./doctor.ts";
 import { ZkPaths } from "./paths.ts";
-import { anybody, codes, create, creator, errorOfCode } from "./protocol.ts";
+import { anybody, codes, create, creator, errorOfCode, exists, getChildren, sync } from "./protocol.ts";
 import { Guesses } from "./scene.ts";
 import { askMembers, type ServerReport } from "./server-report.ts";
 import { zkCaps } from "./zk-caps.ts";
@@ -181,6 +183,16 @@ export class ZkEngine implements Engine {
     return new ZkStore(namespace, this.#parts);
   }
 
+  async namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
+    const { processHold } = this.#options;
+    processHold.retain();
+    try {
+      return pickNames(await this.#filledNamespaces(options), options);
+    } finally {
+      processHold.release();
+    }
+  }
+
   /** What weakens its promise as the servers are now. Asks them anew. */
   async doctor({ timeoutMs = timeoutMsDefault }: CallOptions = {}): Promise<readonly Finding[]> {
     const { reads, report, url } = this.#options;
@@ -195,6 +207,21 @@ export class ZkEngine implements Engine {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #filledNamespaces({ signal, timeoutMs = timeoutMsDefault }: CallOptions): Promise<readonly string[]> {
+    const { paths } = this.#options;
+    const client = await this.#mainClient();
+    const call = { timeoutMs, signal };
+    const [, listed] = await client.call([sync(paths.root), getChildren(paths.root)], call);
+    if (listed.code !== codes.ok || listed.value === undefined) throw errorOfCode(listed.code, "Listing namespaces");
+    const names = listed.value.names.flatMap((name) => paths.parse(`${paths.root}/${name}`)?.namespace ?? []);
+    // A container stays a while after its last key.
+    const seen = await client.call(
+      names.map((name) => exists(paths.namespace(name))),
+      call,
+    );
+    return names.filter((_, at) => (seen[at]?.value?.childCount ?? 0) > 0).map(binaryStringToUtf8);
   }
 
   /** What is read and watched by; nothing is bound to its session, so a new one is as good when that is over. */

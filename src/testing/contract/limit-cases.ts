@@ -1,6 +1,7 @@
 /**
  * Limits and claims: what is refused, for certain and by name; and what happens once however often it is sent.
  */
+import { compareBytes, utf8Encode } from "../../base/bytes.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import { KeyValue } from "../../recipes/key-value.ts";
 import { op, when } from "../../recipes/when.ts";
@@ -13,6 +14,37 @@ const needsClaims: ContractCase["skip"] = (caps) =>
   caps.claims ? undefined : "this engine has no claims; recipes are idempotent by key names";
 
 export const limitCases: readonly ContractCase[] = [
+  {
+    name: "namespaces that hold a key are listed in order, by prefix and page; what is empty is not",
+    async run(bed) {
+      const { engine } = bed;
+      // Left out where an engine cannot; `Engine.namespaces` is optional.
+      if (engine.namespaces === undefined) return;
+      const root = `${bed.name()}/`;
+      const names = ["a", "a/b", "a b", "a\u0001", "é", "🔒/%2F", "z"].map((name) => `${root}${name}`);
+      for (const name of [...names, `${root}emptied`])
+        await engine.store(name).txn({ then: [op.put("k", "v"), op.put("l", "v")] });
+      // More keys than one step reads.
+      const many = Array.from({ length: 30 }, (_, at) => op.put(`many-${at}`, "v"));
+      for (let time = 0; time < 4; time++) {
+        const puts = many.map((put) => ({ ...put, key: `${String(put.key)}-${time}` }));
+        await engine.store(`${root}a`).txn({ then: puts });
+      }
+      await engine.store(`${root}emptied`).txn({ then: [op.delete({ prefix: "" })] });
+      const byBytes = [...names].sort((left, right) => compareBytes(utf8Encode(left), utf8Encode(right)));
+      equal(await engine.namespaces({ prefix: root }), byBytes, "all of them");
+      equal(await engine.namespaces({ prefix: `${root}a/` }), [`${root}a/b`], "by prefix");
+      const paged: string[] = [];
+      for (;;) {
+        const after = paged.at(-1);
+        const page = await engine.namespaces({ prefix: root, limit: 2, ...(after === undefined ? {} : { after }) });
+        paged.push(...page);
+        if (page.length < 2) break;
+      }
+      equal(paged, byBytes, "all of them, two at a time");
+      await rejects(async () => engine.namespaces?.({ limit: 0 }), "INVALID_OPTION", "a limit of nothing");
+    },
+  },
   {
     name: "an empty key is refused",
     run: (bed) => isRefused(bed, (store) => store.txn({ then: [op.put("", "v")] }), "KEY_INVALID", "an empty key"),
