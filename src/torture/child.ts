@@ -15,6 +15,8 @@ export interface ChildOptions {
   readonly name: string;
   readonly script: string;
   readonly arguments: readonly string[];
+  /** A command that becomes the one given to it: where the child shall run. */
+  readonly within?: readonly string[];
   /** Modules that Node loads before the script. */
   readonly preload?: readonly string[];
   /** Beside the runner's own. */
@@ -153,7 +155,8 @@ export class Nursery {
     const log = openSync(logPath, "a");
     const stdio = options.onMessage === undefined ? (["pipe", log, log] as const) : (["ignore", log, log, "ipc"] as const);
     const preload = (options.preload ?? []).flatMap((module) => ["--import", module]);
-    const started = spawn(process.execPath, [...preload, options.script, ...options.arguments], {
+    const words = [...(options.within ?? []), process.execPath, ...preload, options.script, ...options.arguments];
+    const started = spawn(words[0] as string, words.slice(1), {
       stdio: [...stdio],
       detached: true,
       env: { ...process.env, ...options.environment },

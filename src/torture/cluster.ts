@@ -9,7 +9,9 @@ import { type Affliction, afflictionPathVariable, afflictionRateVariable, health
 import type { Child, Nursery } from "./child.ts";
 import type { Dice } from "./dice.ts";
 import type { Incident } from "./evidence.ts";
+import { type Cuts, Namespaces } from "./namespaces.ts";
 import { Network } from "./network.ts";
+import type { NetworkKind } from "./options.ts";
 import { until } from "./pause.ts";
 import { makePbftFiles, type PbftFiles } from "./pbft-files.ts";
 import type { ProbeWrite } from "./prober.ts";
@@ -55,8 +57,8 @@ export interface ClusterOptions {
   readonly memberCount: number;
   /** Whoever has a key in a Byzantine cluster. */
   readonly clientNames: readonly string[];
-  /** Members reach each other through proxies that can be cut. */
-  readonly hasNetwork: boolean;
+  /** By what the members reach each other, where that can be cut. */
+  readonly network: NetworkKind | undefined;
   /** Disks and clocks of the members can be afflicted. */
   readonly hasAfflictions: boolean;
   /** Their monotonic clocks run at different rates. */
@@ -68,8 +70,8 @@ export interface ClusterOptions {
 export class Cluster {
   readonly members: readonly Member[];
   readonly url: string;
-  /** Undefined: the members talk to each other directly. */
-  readonly network: Network | undefined;
+  /** Undefined: nothing between the members can be cut. */
+  readonly cuts: Cuts | undefined;
   /** Keys and addresses of a Byzantine cluster. */
   readonly pbft: PbftFiles | undefined;
   readonly hasLocks: boolean;
@@ -81,10 +83,10 @@ export class Cluster {
   readonly #clockRates = new Map<string, number>();
   #unexpectedEnds = 0;
 
-  private constructor(options: ClusterOptions, members: readonly Member[], network: Network | undefined) {
+  private constructor(options: ClusterOptions, members: readonly Member[], cuts: Cuts | undefined) {
     this.#options = options;
     this.members = members;
-    this.network = network;
+    this.cuts = cuts;
     this.hasLocks = options.protocol !== "pbft";
     this.pbft = this.hasLocks
       ? undefined
@@ -105,7 +107,8 @@ export class Cluster {
   }
 
   static async open(options: ClusterOptions): Promise<Cluster> {
-    const { dice, hasNetwork, memberCount } = options;
+    const { dice, memberCount, network } = options;
+    const namespaces = network === "namespaces" ? Namespaces.open(names.slice(0, memberCount)) : undefined;
     const ports: number[] = [];
     while (ports.length < memberCount) {
       const port = dice.integer(portMin, portMax);
@@ -113,13 +116,14 @@ export class Cluster {
     }
     const members = ports.map((port, index): Member => {
       const name = names[index] as string;
-      return { name, address: `127.0.0.1:${port}`, child: undefined, isInHand: false, mayEndWith: [] };
+      const host = namespaces?.hostOf(name) ?? "127.0.0.1";
+      return { name, address: `${host}:${port}`, child: undefined, isInHand: false, mayEndWith: [] };
     });
-    return new Cluster(options, members, hasNetwork ? await Network.open(members) : undefined);
+    return new Cluster(options, members, network === "proxies" ? await Network.open(members) : namespaces);
   }
 
   async close(): Promise<void> {
-    await this.network?.close();
+    await this.cuts?.close();
   }
 
   directoryOf(member: Member): string {
@@ -152,6 +156,7 @@ export class Cluster {
       name: `member-${member.name}`,
       script: join(import.meta.dirname, "..", "cli", "main.js"),
       arguments: ["serve", ...flags, "--until-input-ends"],
+      ...(this.cuts instanceof Namespaces ? { within: this.cuts.commandOf(member.name) } : {}),
       ...(hasAfflictions ? afflicted : {}),
       onUnexpectedEnd: (child, how) => this.#onEnd(member, child, how),
     });
@@ -241,7 +246,7 @@ export class Cluster {
 
   #addressFor(from: string, to: string): string {
     const direct = (this.members.find(({ name }) => name === to) as Member).address;
-    return from === to ? direct : (this.network?.addressFor(from, to) ?? direct);
+    return from !== to && this.cuts instanceof Network ? this.cuts.addressFor(from, to) : direct;
   }
 
   #afflictionPath(name: string): string {

@@ -23,7 +23,9 @@ export const faultNames = Object.keys(faults) as readonly FaultName[];
 export const faultsDefault: readonly FaultName[] = ["kill", "stop"];
 
 /** Faults that need the proxies between members. */
-export const networkFaults: readonly FaultName[] = ["partition", "one-way", "break", "slow-network", "liar"];
+export const proxyFaults: readonly FaultName[] = ["break", "slow-network", "liar"];
+/** Faults of the network between members. */
+export const networkFaults: readonly FaultName[] = ["partition", "one-way", ...proxyFaults];
 /** Faults that need the members to carry the affliction of `afflict.ts`. */
 export const afflictedFaults: readonly FaultName[] = ["slow-disk", "full-disk", "failing-disk", "clock"];
 

@@ -95,7 +95,7 @@ export class Nemesis {
     if (plan.kind === "kills") return this.#killBackToBack(plan.killCount, dice.fork());
     const has = (fault: FaultName): boolean => plan.faults.includes(fault);
     const parts = (): NemesisParts => this.#partsFor(dice.fork());
-    const { network } = this.#options.cluster;
+    const { cuts } = this.#options.cluster;
     const ofNetwork = networkFaults.filter(has);
     const ofDisks = diskFaults.filter(has);
     await Promise.all([
@@ -103,7 +103,7 @@ export class Nemesis {
       ...(has("stop") ? [this.#stopProcesses(dice.fork())] : []),
       // The worst moments are those of holders, and there are none where there are no locks.
       ...(has("stop") && this.#options.cluster.hasLocks ? [this.#orderSelfStops(dice.fork())] : []),
-      ...(network === undefined || ofNetwork.length === 0 ? [] : [disturbNetwork({ ...parts(), network, kinds: ofNetwork })]),
+      ...(cuts === undefined || ofNetwork.length === 0 ? [] : [disturbNetwork({ ...parts(), cuts, kinds: ofNetwork })]),
       ...(ofDisks.length === 0 ? [] : [disturbDisks({ ...parts(), kinds: ofDisks })]),
     ]);
   }

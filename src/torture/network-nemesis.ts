@@ -7,6 +7,7 @@
  * during partial network failures", HAOC 2021; Cloudflare's outage of November 2020 was one).
  */
 import type { FaultName } from "./faults.ts";
+import type { Cuts } from "./namespaces.ts";
 import type { FaultLine, NemesisParts } from "./nemesis.ts";
 import type { Network } from "./network.ts";
 import { pause } from "./pause.ts";
@@ -21,8 +22,8 @@ const delayMsMax = 250;
 const lieShare = 0.2;
 
 /** Until the run is over; then everything that was cut is mended by whoever heals. */
-export async function disturbNetwork(parts: NemesisParts & { readonly network: Network; readonly kinds: readonly FaultName[] }) {
-  const { dice, kinds, network, signal, tally } = parts;
+export async function disturbNetwork(parts: NemesisParts & { readonly cuts: Cuts; readonly kinds: readonly FaultName[] }) {
+  const { cuts, dice, kinds, signal, tally } = parts;
   while (!signal.aborted) {
     await pause(dice.between(pauseMsMin, pauseMsMax), signal);
     if (signal.aborted) return;
@@ -37,6 +38,8 @@ export async function disturbNetwork(parts: NemesisParts & { readonly network: N
     );
     const forMs = dice.betweenLogarithmic(forMsMin, forMsMax);
     tally(kind);
+    // `options.ts` draws no kind but cuts where there are no proxies.
+    const network = cuts as Network;
     if (kind === "break") {
       const broken = others.filter(() => dice.chance(0.5));
       for (const other of broken) network.break(victim, other);
@@ -56,10 +59,10 @@ export async function disturbNetwork(parts: NemesisParts & { readonly network: N
     } else {
       const pairs =
         kind === "one-way" ? drawOneWay(victim, others, () => dice.float()) : drawPartition(victim, others, () => dice.float());
-      for (const [from, to] of pairs) network.cut(from, to);
+      for (const [from, to] of pairs) cuts.cut(from, to);
       parts.log(line("cut", pairs.map(([from, to]) => `${from}>${to}`).join(" ")));
       await pause(forMs, signal);
-      for (const [from, to] of pairs) network.mend(from, to);
+      for (const [from, to] of pairs) cuts.mend(from, to);
       parts.log(line("mend", pairs.map(([from, to]) => `${from}>${to}`).join(" ")));
     }
   }

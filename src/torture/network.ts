@@ -7,11 +7,12 @@
  * A cut works on bytes in one direction, whoever dialled: what a says to b is held on both proxies, as a router that drops
  * packets does it to TCP: nothing arrives, nothing breaks, and after the cut everything comes at once, long out of date. A
  * broken link is the other way in which networks fail: both ends are told at once that it is gone.
- * No rights are needed and every system has it. What it is not: packets are not reordered or doubled below TCP, and the
- * proxies live in the runner, so a busy runner is a slow network.
+ * No rights are needed and every system has it. What it is not: packets are not lost below TCP (`namespaces.ts` loses them), and
+ * the proxies live in the runner, so a busy runner is a slow network.
  */
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { monotonicMs } from "./clock.ts";
+import type { Cuts } from "./namespaces.ts";
 
 /** Bytes that one direction of one connection may hold; then its source is no longer read, as with a full window of TCP. */
 const heldBytesMax = 1_048_576;
@@ -103,7 +104,7 @@ export interface Endpoint {
   readonly address: string;
 }
 
-export class Network {
+export class Network implements Cuts {
   readonly #paths = new Map<string, Path>();
   readonly #proxies = new Map<string, { readonly address: string; readonly server: Server; readonly sockets: Set<Socket> }>();
 
@@ -125,7 +126,6 @@ export class Network {
     return proxy.address;
   }
 
-  /** Nothing that `from` says reaches `to` any more, until `mend`. */
   cut(from: string, to: string): void {
     this.#path(from, to).set(false);
   }

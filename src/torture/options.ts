@@ -3,8 +3,13 @@
  */
 import { parseArgs } from "node:util";
 import { checkProtocolName, type ProtocolName, protocolDefault } from "../base/protocol-name.ts";
-import { describeFaults, type FaultName, faultsDefault, parseFaults } from "./faults.ts";
+import { describeFaults, type FaultName, faultsDefault, networkFaults, parseFaults, proxyFaults } from "./faults.ts";
+import { Namespaces } from "./namespaces.ts";
 import type { Plan } from "./nemesis.ts";
+
+const networkKinds = ["proxies", "namespaces"] as const;
+/** What lies between the members where it shall be cut: see `network.ts` and `namespaces.ts`. */
+export type NetworkKind = (typeof networkKinds)[number];
 
 export interface TortureOptions {
   readonly seed: number;
@@ -15,6 +20,7 @@ export interface TortureOptions {
   /** How the members agree. */
   readonly protocol: ProtocolName | "pbft";
   readonly memberCount: number;
+  readonly network: NetworkKind;
   /** Where the history of the registers goes. */
   readonly historyFile: string | undefined;
   readonly jsonFile: string | undefined;
@@ -30,6 +36,8 @@ export const help = `Tortures a cluster of three to seven real processes with ei
   --minutes N       how long faults are thrown. Default 2
   --faults NAMES    which faults, separated by commas, or all. Default ${faultsDefault.join(",")}. They are:
 ${describeFaults()}
+  --network KIND    namespaces (packets are lost; Linux, root; no ${proxyFaults.join(", ")}) or proxies (bytes are held).
+                    Default: namespaces where they can be had and no fault needs the proxies
   --kill-every T    a member is killed about so often: 3s, 500ms. Default 3s
   --kills N         instead: kill the leader N times, each time once the cluster is whole, and nothing else
   --ttl T           TTL of the locks. Default 1500ms
@@ -54,6 +62,7 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
       kills: string,
       faults: string,
       members: string,
+      network: string,
       ttl: string,
       protocol: string,
       seed: string,
@@ -70,7 +79,10 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
   const killEveryMs = duration("--kill-every", values["kill-every"] ?? "3s");
   const ttlMs = duration("--ttl", values.ttl ?? "1500ms");
   const protocolText = values.protocol ?? protocolDefault;
-  const faults: readonly FaultName[] = [...parseFaults(values.faults ?? faultsDefault.join(","), protocolText)];
+  const asked: readonly FaultName[] = [...parseFaults(values.faults ?? faultsDefault.join(","), protocolText)];
+  const network = chooseNetwork(values.network, asked, values.faults === "all");
+  // Of `all`, those that this network can do; who names one that it cannot was told so.
+  const faults = network === "proxies" ? asked : asked.filter((fault) => !proxyFaults.includes(fault));
   if (values.faults !== undefined && killCount !== undefined)
     throw new Error("--kills is a plan of its own: leave out --faults.");
   const memberCount = wholeNumber("--members", values.members ?? (protocolText === "pbft" ? "4" : "3"));
@@ -83,12 +95,26 @@ export function parseOptions(args: readonly string[]): TortureOptions | null {
     plan: killCount === undefined ? { kind: "mixed", killEveryMs, faults } : { kind: "kills", killCount },
     ttlMs,
     memberCount,
+    network,
     protocol: protocolText === "pbft" ? "pbft" : checkProtocolName(protocolText, "--protocol"),
     historyFile: values.history,
     jsonFile: values.json,
     keep: values.keep,
     directory: values.directory,
   };
+}
+
+/** @throws Error where that kind cannot be had */
+function chooseNetwork(text: string | undefined, faults: readonly FaultName[], areAllMeant: boolean): NetworkKind {
+  const needing = faults.filter((fault) => proxyFaults.includes(fault));
+  const wantsCuts = faults.some((fault) => networkFaults.includes(fault));
+  if (text === undefined) return wantsCuts && needing.length === 0 && Namespaces.areAvailable() ? "namespaces" : "proxies";
+  const kind = networkKinds.find((each) => each === text);
+  if (kind === undefined) throw new Error(`--network "${text}" is none of ${networkKinds.join(", ")}.`);
+  if (kind === "proxies") return kind;
+  if (!areAllMeant && needing.length > 0) throw new Error(`--faults ${needing.join(",")} need --network proxies.`);
+  if (!Namespaces.areAvailable()) throw new Error("--network namespaces needs Linux, root and `ip` (iproute2).");
+  return kind;
 }
 
 function positive(flag: string, text: string): number {

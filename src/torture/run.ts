@@ -95,7 +95,7 @@ async function tortureIn(
     protocol,
     memberCount,
     clientNames: [...Array.from({ length: clientCount }, (_, slot) => slotName(slot)), witnessName],
-    hasNetwork: faults.some((fault) => networkFaults.includes(fault)),
+    network: faults.some((fault) => networkFaults.includes(fault)) ? options.network : undefined,
     hasAfflictions: faults.some((fault) => afflictedFaults.includes(fault)),
     hasDrift: faults.includes("clock"),
     dice: dice.fork(),
@@ -133,7 +133,7 @@ async function tortureIn(
   // 3
   nemesis.end();
   await isDone;
-  cluster.network?.mendAll();
+  cluster.cuts?.mendAll();
   for (const { child } of [...cluster.members, ...fleet.all]) child?.resume();
   cluster.startAll();
   if (!(await cluster.becomesWhole(healMsMax))) {
