@@ -41,8 +41,14 @@ function hasMajority(voters: readonly MemberId[], counts: (member: MemberId) => 
 function majorityReached(voters: readonly MemberId[], reached: (member: MemberId) => number): number {
   if (voters.length === 1) return reached(voters[0] as MemberId);
   // In descending order, the element at floor(n / 2) is reached by a majority: 3 members -> the second, 4 -> the third.
-  const sorted = voters.map(reached).sort((left, right) => right - left);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+  const descending: number[] = [];
+  for (const voter of voters) {
+    const value = reached(voter);
+    let at = descending.length;
+    for (; at > 0 && (descending[at - 1] as number) < value; at--) descending[at] = descending[at - 1] as number;
+    descending[at] = value;
+  }
+  return descending[Math.floor(descending.length / 2)] ?? 0;
 }
 
 /** 1: three lists of names. 2: the addresses follow. */

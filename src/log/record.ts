@@ -272,7 +272,7 @@ function decodeOperation(reader: ByteReader): StoredOperation {
       const term = reader.varint();
       const ballot = keepsBallot ? { ballot: reader.varint() } : undefined;
       const stampMs = reader.f64();
-      return { kind: "put", entry: { index, term, kind, stampMs, payload: reader.bytes().slice(), ...ballot } };
+      return { kind: "put", entry: { index, term, kind, stampMs, payload: reader.bytesCopied(), ...ballot } };
     }
   }
 }

@@ -380,14 +380,10 @@ export class CoreWorld implements FaultTarget {
   }
 
   /** Runs when the node is awake; not at all once it has crashed. */
-  #wake(node: Node, run: () => void): void {
-    const { incarnation } = node;
-    const attempt = (): void => {
-      if (!node.up || node.incarnation !== incarnation) return;
-      if (node.pausedUntilMs > this.#queue.nowMs) this.#queue.schedule(node.pausedUntilMs - this.#queue.nowMs, attempt);
-      else run();
-    };
-    attempt();
+  #wake(node: Node, run: () => void, incarnation = node.incarnation): void {
+    if (!node.up || node.incarnation !== incarnation) return;
+    if (node.pausedUntilMs <= this.#queue.nowMs) run();
+    else this.#queue.schedule(node.pausedUntilMs - this.#queue.nowMs, () => this.#wake(node, run, incarnation));
   }
 
   #route(node: Node, outputs: readonly Output<unknown>[]): void {
@@ -430,23 +426,28 @@ export class CoreWorld implements FaultTarget {
         waiting.push(letter);
         continue;
       }
-      this.checker.onWire?.(node.name, letter.to, this.#protocol.decode(letter.frame));
-      this.#network.send(node.name, letter.to, () => this.#arrive(node.name, this.#node(letter.to), letter.frame));
+      const { to, frame } = letter;
+      // Decoded once for the checker, which keeps nothing of it, and for whoever gets the first copy; a double is decoded anew.
+      let message: unknown = this.#protocol.decode(frame);
+      this.checker.onWire?.(node.name, to, message);
+      this.#network.send(node.name, to, () => {
+        this.#arrive(node.name, this.#node(to), frame, message ?? this.#protocol.decode(frame));
+        message = undefined;
+      });
     }
     node.waiting = waiting;
   }
 
-  #arrive(from: string, to: Node, frame: Uint8Array): void {
+  #arrive(from: string, to: Node, frame: Uint8Array, message: unknown): void {
     this.#wake(to, () => {
       this.#trace =
         (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
-      this.#feed(to, { kind: "message", nowMs: this.#clock(to), from, message: this.#protocol.decode(frame) });
+      this.#feed(to, { kind: "message", nowMs: this.#clock(to), from, message });
     });
   }
 
   #setTimer(node: Node, atMs: number): void {
-    if (node.timer !== undefined) this.#queue.cancel(node.timer);
-    node.timer = this.#queue.schedule((atMs - this.#clock(node)) / node.clock.rate, () => {
+    node.timer = this.#queue.reschedule(node.timer, (atMs - this.#clock(node)) / node.clock.rate, () => {
       // Not before its time by a rounding error: a core may ignore an early tick, and nobody would call again.
       this.#wake(node, () => this.#feed(node, { kind: "tick", nowMs: Math.max(atMs, this.#clock(node)) }));
     });

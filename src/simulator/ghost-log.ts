@@ -90,26 +90,24 @@ export class ChainLog implements GhostLog {
   }
 }
 
+/** `#hashes[i]` speaks for slot `base + i` alone. */
 export class SlotLog implements GhostLog {
   base: Index = 0;
-  last: Index = 0;
-  readonly #hashes = new Map<Index, number>();
-  readonly #terms = new Map<Index, Term>();
+  #hashes: (number | undefined)[] = [undefined];
 
-  hashAt(index: Index): number | undefined {
-    return this.#hashes.get(index);
+  get last(): Index {
+    return this.base + this.#hashes.length - 1;
   }
 
-  /** The ballot under which the slot's value was accepted. */
-  termAt(index: Index): Term | undefined {
-    return this.#terms.get(index);
+  hashAt(index: Index): number | undefined {
+    return index < this.base ? undefined : this.#hashes[index - this.base];
   }
 
   put(entry: LogEntry): void {
-    if (entry.index <= this.base) return;
-    this.#hashes.set(entry.index, contentHash(entry));
-    this.#terms.set(entry.index, entry.term);
-    this.last = Math.max(this.last, entry.index);
+    const at = entry.index - this.base;
+    if (at <= 0) return;
+    while (this.#hashes.length < at) this.#hashes.push(undefined);
+    this.#hashes[at] = contentHash(entry);
   }
 
   /** Slots do not hang on one another. */
@@ -118,36 +116,27 @@ export class SlotLog implements GhostLog {
   }
 
   truncate(from: Index): void {
-    for (const index of [...this.#hashes.keys()]) if (index >= from) this.#forget(index);
-    this.last = Math.max(this.base, ...this.#hashes.keys());
+    const hashes = this.#hashes;
+    hashes.length = Math.min(hashes.length, Math.max(1, from - this.base));
+    while (hashes.length > 1 && hashes.at(-1) === undefined) hashes.pop();
   }
 
-  install(index: Index, term: Term, hash: number): void {
-    for (const held of [...this.#hashes.keys()]) if (held < index) this.#forget(held);
+  install(index: Index, _term: Term, hash: number): void {
+    this.#hashes = this.#hashes.slice(index - this.base);
+    this.#hashes[0] = hash;
     this.base = index;
-    this.#hashes.set(index, hash);
-    this.#terms.set(index, term);
-    this.last = Math.max(this.last, index);
   }
 
   clone(): SlotLog {
     const copy = new SlotLog();
     copy.base = this.base;
-    copy.last = this.last;
-    for (const [index, hash] of this.#hashes) copy.#hashes.set(index, hash);
-    for (const [index, term] of this.#terms) copy.#terms.set(index, term);
+    copy.#hashes = this.#hashes.slice();
     return copy;
   }
 
   equalsAbove(index: Index, other: GhostLog): boolean {
-    const above = (log: GhostLog): number => [...(log as SlotLog).#hashes.keys()].filter((held) => held > index).length;
-    if (above(this) !== above(other)) return false;
-    for (const [held, hash] of this.#hashes) if (held > index && other.hashAt(held) !== hash) return false;
+    for (let held = index + 1; held <= Math.max(this.last, other.last); held++)
+      if (this.hashAt(held) !== other.hashAt(held)) return false;
     return true;
-  }
-
-  #forget(index: Index): void {
-    this.#hashes.delete(index);
-    this.#terms.delete(index);
   }
 }

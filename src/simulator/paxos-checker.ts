@@ -273,27 +273,20 @@ export class PaxosChecker extends GroupChecker<PaxosMessage> {
 
   protected override onDurable(member: MemberId, _ghost: Ghost, entry: LogEntry): void {
     const ballot = ballotOf(entry);
-    this.#of(member).disk.set(entry.index, { ballot, value: valueHash(entry) });
+    const value = valueHash(entry);
+    this.#of(member).disk.set(entry.index, { ballot, value });
     const key = keyOf(entry.index, ballot);
-    const having = (this.#accepted.get(key) ?? 0) | (1 << this.configuration.voters.indexOf(member));
-    this.#accepted.set(key, having);
     const { voters } = this.configuration;
+    const having = (this.#accepted.get(key) ?? 0) | (1 << voters.indexOf(member));
+    this.#accepted.set(key, having);
     if (!this.isQuorumAt(entry.index, (voter) => (having & (1 << voters.indexOf(voter))) !== 0, member)) return;
     const chosen = this.#chosenValues.get(entry.index);
-    if (chosen === undefined || ballot < chosen.ballot) {
-      must(
-        chosen === undefined || chosen.value === valueHash(entry),
-        "ChosenOnce",
-        () => `${entry.index} is chosen in ballot ${ballot} and, with another value, in ${chosen?.ballot}`,
-      );
-      this.#chosenValues.set(entry.index, { ballot, value: valueHash(entry) });
-      return;
-    }
     must(
-      chosen.value === valueHash(entry),
+      chosen === undefined || chosen.value === value,
       "ChosenOnce",
-      () => `${entry.index} is chosen in ballot ${chosen.ballot} and, with another value, in ${ballot}`,
+      () => `${entry.index} is chosen in ballot ${chosen?.ballot} and, with another value, in ${ballot}`,
     );
+    if (chosen === undefined || ballot < chosen.ballot) this.#chosenValues.set(entry.index, { ballot, value });
   }
 
   protected override onDelivered(member: MemberId, _ghost: Ghost, entries: readonly LogEntry[]): void {

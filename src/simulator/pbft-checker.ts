@@ -65,11 +65,17 @@ interface Voted {
   readonly digest: Digest;
 }
 
+type VoteKind = "pre-prepare" | "prepare" | "commit";
+type Vote = { readonly view: View; readonly sequence: Sequence; readonly digest: Digest };
+
 /** One correct replica, across its restarts. */
 interface Ghost {
   readonly replica: ReplicaNumber;
-  /** By kind, view and sequence: what it has said on the wire. */
-  readonly said: Map<string, Digest>;
+  /** By view and sequence: what it has said on the wire. */
+  readonly said: Readonly<Record<VoteKind, Map<number, Digest>>>;
+  /** By view: a hash of the view change that it asked for it with. */
+  readonly viewChanges: Map<View, string>;
+  readonly newViews: Set<View>;
   /** By sequence: its commit of the highest view. */
   readonly commits: Map<Sequence, Voted>;
   /** The highest view that it has asked for. */
@@ -106,9 +112,10 @@ export class PbftChecker {
   readonly #effects = new Map<string, Sequence>();
   readonly #signed = new Set<string>();
   readonly #replies = new Map<string, string>();
-  /** By view, sequence and digest: the correct replicas that voted for it. */
-  readonly #voters = new Map<string, Set<ReplicaNumber>>();
-  readonly #prepared = new Map<string, Digest>();
+  /** By view and sequence, then by digest: the correct replicas that voted for it. */
+  readonly #voters = new Map<number, Map<Digest, Set<ReplicaNumber>>>();
+  /** By view and sequence. */
+  readonly #prepared = new Map<number, Digest>();
   readonly #checkpoints = new Map<Sequence, { readonly digest: Digest; readonly by: Set<ReplicaNumber> }>();
   #highest: Sequence = 0;
 
@@ -138,7 +145,16 @@ export class PbftChecker {
 
   onStart(replica: ReplicaNumber, recovered: PbftRecovered, outputs: readonly PbftOutput[], core: Pbft): void {
     const known = this.#ghosts.get(replica);
-    const ghost: Ghost = known ?? { replica, said: new Map(), commits: new Map(), left: 0, executed: 0, stable: 0 };
+    const ghost: Ghost = known ?? {
+      replica,
+      said: { "pre-prepare": new Map(), prepare: new Map(), commit: new Map() },
+      viewChanges: new Map(),
+      newViews: new Set(),
+      commits: new Map(),
+      left: 0,
+      executed: 0,
+      stable: 0,
+    };
     if (known !== undefined) {
       this.counts.restarts++;
       if (recovered.cells.size > 0) this.coverage.hit("a correct replica restarts with votes on its disk");
@@ -168,7 +184,7 @@ export class PbftChecker {
         if (message.proposal.statement.replica === replica) this.#onProposalSaid(ghost, message.proposal.statement);
         break;
       case "prepare":
-        this.#say(ghost, message.vote.statement);
+        this.#say(ghost, "prepare", message.vote.statement);
         this.#mustBeOnDisk(ghost, message.vote.statement);
         this.#onVoter(ghost, message.vote.statement);
         break;
@@ -356,47 +372,49 @@ export class PbftChecker {
   // ---------------------------------------------------------------------------------------------- letters
 
   /** A correct replica never contradicts itself, not even across a crash. */
-  #say(ghost: Ghost, statement: { kind: string; view: View; sequence: Sequence; digest: Digest }): void {
-    const { kind, view, sequence, digest } = statement;
-    const name = `${kind}/${view}/${sequence}`;
-    const before = ghost.said.get(name);
-    if (before === undefined) ghost.said.set(name, digest);
-    else if (before !== digest) fail("VoteOnce", `replica ${ghost.replica} says two things in ${name}`);
+  #say(ghost: Ghost, kind: VoteKind, { view, sequence, digest }: Vote): void {
+    const said = ghost.said[kind];
+    const key = placeOf(view, sequence);
+    const before = said.get(key);
+    if (before === undefined) said.set(key, digest);
+    else if (before !== digest)
+      fail("VoteOnce", `replica ${ghost.replica} says two things in ${kind} of ${sequence} in view ${view}`);
     if (view < ghost.left) fail("ViewMonotonic", `replica ${ghost.replica} votes in view ${view} after asking for ${ghost.left}`);
   }
 
-  #onVoter(ghost: Ghost, { view, sequence, digest }: { view: View; sequence: Sequence; digest: Digest }): void {
-    const name = `${view}/${sequence}/${digest}`;
-    let voters = this.#voters.get(name);
-    if (voters === undefined) {
-      voters = new Set();
-      this.#voters.set(name, voters);
+  #onVoter(ghost: Ghost, { view, sequence, digest }: Vote): void {
+    const key = placeOf(view, sequence);
+    let byDigest = this.#voters.get(key);
+    if (byDigest === undefined) {
+      byDigest = new Map();
+      this.#voters.set(key, byDigest);
     }
-    voters.add(ghost.replica);
+    const voters = byDigest.get(digest);
+    if (voters === undefined) byDigest.set(digest, new Set([ghost.replica]));
+    else voters.add(ghost.replica);
   }
 
-  #onProposalSaid(ghost: Ghost, statement: { view: View; sequence: Sequence; digest: Digest }): void {
-    this.#say(ghost, { kind: "pre-prepare", ...pick(statement) });
+  #onProposalSaid(ghost: Ghost, statement: Vote): void {
+    this.#say(ghost, "pre-prepare", statement);
     this.#mustBeOnDisk(ghost, statement);
     this.#onVoter(ghost, statement);
   }
 
-  #onCommitSaid(ghost: Ghost, statement: { view: View; sequence: Sequence; digest: Digest }): void {
+  #onCommitSaid(ghost: Ghost, statement: Vote): void {
     const { view, sequence, digest } = statement;
-    this.#say(ghost, { kind: "commit", ...pick(statement) });
-    const voters = this.#voters.get(`${view}/${sequence}/${digest}`)?.size ?? 0;
+    this.#say(ghost, "commit", statement);
+    const key = placeOf(view, sequence);
+    const voters = this.#voters.get(key)?.get(digest)?.size ?? 0;
     if (voters < this.#quorum - this.#faulty)
       fail(
         "PreparedTruth",
         `replica ${ghost.replica} commits ${sequence} in view ${view}, for which ${voters} correct replicas voted`,
       );
-    const prepared = this.#prepared.get(`${view}/${sequence}`);
-    if (prepared !== undefined && prepared !== digest)
-      fail("PreparedUnique", `two batches are prepared at ${sequence} in view ${view}`);
-    this.#prepared.set(`${view}/${sequence}`, digest);
+    const prepared = this.#prepared.get(key);
+    if (prepared === undefined) this.#prepared.set(key, digest);
+    else if (prepared !== digest) fail("PreparedUnique", `two batches are prepared at ${sequence} in view ${view}`);
     const disk = this.#disks.get(ghost.replica) as DurableReplica;
-    const bytes = disk.cells.get(preparedCell(sequence));
-    const certificate = bytes === undefined ? undefined : decodePreparedCell(bytes).proposal.statement;
+    const certificate = preparedOf(disk, sequence);
     const holds =
       certificate !== undefined && certificate.view >= view && (certificate.view > view || certificate.digest === digest);
     if (!holds && !isCovered(disk, sequence))
@@ -406,7 +424,7 @@ export class PbftChecker {
   }
 
   /** What is voted for is on the voter's disk, batch included: whoever vouches for it can hand it out. */
-  #mustBeOnDisk(ghost: Ghost, { view, sequence, digest }: { view: View; sequence: Sequence; digest: Digest }): void {
+  #mustBeOnDisk(ghost: Ghost, { view, sequence, digest }: Vote): void {
     const disk = this.#disks.get(ghost.replica) as DurableReplica;
     if (isCovered(disk, sequence)) return;
     const bytes = disk.cells.get(proposalCell(sequence));
@@ -430,12 +448,11 @@ export class PbftChecker {
   /** Whatever it has committed above its checkpoint, a correct replica must tell the next view. */
   #onViewChangeSaid(ghost: Ghost, change: ViewChange, bytes: Uint8Array): void {
     const text = `${bytes.length}/${crc32(bytes)}`;
-    const name = `view-change/${change.view}`;
-    const before = ghost.said.get(name);
+    const before = ghost.viewChanges.get(change.view);
     if (before !== undefined && before !== text)
       fail("VoteOnce", `replica ${ghost.replica} asks for view ${change.view} in two ways`);
     if (before !== undefined) return;
-    ghost.said.set(name, text);
+    ghost.viewChanges.set(change.view, text);
     if (change.view < ghost.left)
       fail("ViewMonotonic", `replica ${ghost.replica} asks for view ${change.view} after ${ghost.left}`);
     ghost.left = change.view;
@@ -449,12 +466,12 @@ export class PbftChecker {
   }
 
   #onNewViewSaid(ghost: Ghost, newView: NewView): void {
-    if (!ghost.said.has(`new-view/${newView.view}`)) {
-      ghost.said.set(`new-view/${newView.view}`, "");
+    if (!ghost.newViews.has(newView.view)) {
+      ghost.newViews.add(newView.view);
       this.#onNewViewAccepted(ghost.replica, newView);
     }
     for (const { statement } of newView.proposals) {
-      this.#say(ghost, { kind: "pre-prepare", ...pick(statement) });
+      this.#say(ghost, "pre-prepare", statement);
       this.#onVoter(ghost, statement);
     }
   }
@@ -490,13 +507,26 @@ function isCovered(disk: DurableReplica, sequence: Sequence): boolean {
 }
 
 function isCertified(disk: DurableReplica, sequence: Sequence, digest: Digest): boolean {
-  if (isCovered(disk, sequence)) return true;
-  const bytes = disk.cells.get(preparedCell(sequence));
-  return bytes !== undefined && decodePreparedCell(bytes).proposal.statement.digest === digest;
+  return isCovered(disk, sequence) || preparedOf(disk, sequence)?.digest === digest;
 }
 
-function pick({ view, sequence, digest }: { view: View; sequence: Sequence; digest: Digest }) {
-  return { view, sequence, digest };
+/** What a cell's bytes prove; they never change, and are looked at by every replica's first execution. */
+const preparedStatements = new WeakMap<Uint8Array, Vote>();
+
+function preparedOf(disk: DurableReplica, sequence: Sequence): Vote | undefined {
+  const bytes = disk.cells.get(preparedCell(sequence));
+  if (bytes === undefined) return undefined;
+  let statement = preparedStatements.get(bytes);
+  if (statement === undefined) {
+    statement = decodePreparedCell(bytes).proposal.statement;
+    preparedStatements.set(bytes, statement);
+  }
+  return statement;
+}
+
+/** Runs are short: a sequence takes 21 bits at most, a view the 32 above. */
+function placeOf(view: View, sequence: Sequence): number {
+  return view * 2 ** 21 + sequence;
 }
 
 function contentOf(frame: RequestFrame): string {

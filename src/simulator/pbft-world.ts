@@ -382,14 +382,10 @@ export class PbftWorld implements FaultTarget {
   }
 
   /** Runs when the node is awake; not at all once it has crashed. */
-  #wake(node: Node, run: () => void): void {
-    const { incarnation } = node;
-    const attempt = (): void => {
-      if (!node.up || node.incarnation !== incarnation) return;
-      if (node.pausedUntilMs > this.#queue.nowMs) this.#queue.schedule(node.pausedUntilMs - this.#queue.nowMs, attempt);
-      else run();
-    };
-    attempt();
+  #wake(node: Node, run: () => void, incarnation = node.incarnation): void {
+    if (!node.up || node.incarnation !== incarnation) return;
+    if (node.pausedUntilMs <= this.#queue.nowMs) run();
+    else this.#queue.schedule(node.pausedUntilMs - this.#queue.nowMs, () => this.#wake(node, run, incarnation));
   }
 
   #route(node: Node, outputs: readonly PbftOutput[]): void {
@@ -433,10 +429,9 @@ export class PbftWorld implements FaultTarget {
   }
 
   #setTimer(node: Node, atMs: number): void {
-    if (node.timer !== undefined) this.#queue.cancel(node.timer);
     // Timers of hosts are a little early at times; whoever relies on the moment waits for ever.
     const earlyMs = this.#random.chance(0.05) ? this.#random.between(0, 1) : 0;
-    node.timer = this.#queue.schedule(atMs - this.#clock(node) - earlyMs, () => {
+    node.timer = this.#queue.reschedule(node.timer, atMs - this.#clock(node) - earlyMs, () => {
       this.#wake(node, () => this.#feed(node, { kind: "tick", nowMs: this.#clock(node) }));
     });
   }

@@ -201,7 +201,7 @@ function readOperation(reader: ByteReader): CasOperation | undefined {
     case "get":
       return { kind, key: reader.binaryString() };
     case "compare-and-set": {
-      const [key, flags, expected, value] = [reader.binaryString(), reader.u8(), reader.varint(), reader.bytes().slice()];
+      const [key, flags, expected, value] = [reader.binaryString(), reader.u8(), reader.varint(), reader.bytesCopied()];
       return { kind, key, expected: (flags & 1) !== 0 ? expected : null, value: (flags & 2) !== 0 ? value : null };
     }
     case "range": {
@@ -271,5 +271,5 @@ function writeEntry(writer: ByteWriter, { key, revision, value }: CasRecord): vo
 }
 
 function readEntry(reader: ByteReader): CasRecord {
-  return { key: reader.binaryString(), revision: reader.varint(), value: reader.bytes().slice() };
+  return { key: reader.binaryString(), revision: reader.varint(), value: reader.bytesCopied() };
 }

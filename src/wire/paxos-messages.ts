@@ -151,7 +151,7 @@ export function decodePaxosMessage(frame: Uint8Array): PaxosMessage {
         term: reader.varint(),
         offset: reader.varint(),
         done: reader.u8() === 1,
-        bytes: reader.bytes().slice(),
+        bytes: reader.bytesCopied(),
       };
     case "snapshot-ask":
       return { kind, index: reader.varint(), offset: reader.varint() };
@@ -188,5 +188,5 @@ function decodeValue(reader: ByteReader, at: { readonly index: Index; readonly b
   const [term, kind, stampMs] = [reader.varint(), entryKinds[reader.u8()], reader.f64()];
   if (kind === undefined) throw conclaveError("PROTOCOL", "The peer sent a log entry of unknown kind.");
   if (!Number.isFinite(stampMs) || stampMs < 0) throw conclaveError("PROTOCOL", "The peer sent a stamp that is no time.");
-  return { index: at.index, term, kind, stampMs, payload: reader.bytes().slice(), ballot: at.ballot };
+  return { index: at.index, term, kind, stampMs, payload: reader.bytesCopied(), ballot: at.ballot };
 }

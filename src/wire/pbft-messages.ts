@@ -3,7 +3,7 @@
  * (`consensus/pbft/statements.ts`).
  *
  * Unlike the letters of Raft nothing may follow a body: a letter with a tail is refused, because what is hashed and signed
- * must have one form. Decoding copies the frame once, since what it holds is kept, relayed and put into proofs.
+ * must have one form. Decoding copies what it keeps out of the frame, which belongs to the connection.
  */
 import { ByteReader, type ByteWriter } from "../base/byte-codec.ts";
 import { conclaveError } from "../base/errors.ts";
@@ -105,7 +105,7 @@ export function encodePbftMessage(writer: ByteWriter, message: PbftMessage): voi
 
 /** @throws PROTOCOL when the bytes are no letter of ours. */
 export function decodePbftMessage(frame: Uint8Array): PbftMessage {
-  const reader = new ByteReader(frame.slice());
+  const reader = new ByteReader(frame);
   const message = readMessage(reader);
   reader.end();
   return message;
@@ -155,7 +155,7 @@ function readMessage(reader: ByteReader): PbftMessage {
     case "fetch-part":
       return { kind, sequence: reader.varint(), part: reader.varint() };
     case "part":
-      return { kind, sequence: reader.varint(), part: reader.varint(), bytes: reader.bytes() };
+      return { kind, sequence: reader.varint(), part: reader.varint(), bytes: reader.bytesCopied() };
     case "reply":
       return { kind, reply: readSigned<Reply>(reader, "reply") };
     default:

@@ -102,7 +102,9 @@ function decodeShape(frame: Uint8Array): RaftMessage {
       return { kind, term, preVote: (flags & 1) !== 0, granted: (flags & 2) !== 0 };
     }
     case "append": {
-      const [previousIndex, previousTerm, commitIndex] = [reader.varint(), reader.varint(), reader.varint()];
+      const previousIndex = reader.varint();
+      const previousTerm = reader.varint();
+      const commitIndex = reader.varint();
       const entries: LogEntry[] = [];
       for (let left = reader.count(12); left > 0; left--) entries.push(decodeEntry(reader));
       return { kind, term, previousIndex, previousTerm, commitIndex, entries };
@@ -129,7 +131,7 @@ function decodeShape(frame: Uint8Array): RaftMessage {
         configuration: decodeConfiguration(reader.bytes()),
         offset: reader.varint(),
         done: reader.u8() === 1,
-        bytes: reader.bytes().slice(),
+        bytes: reader.bytesCopied(),
       };
     case "snapshot-reply":
       return { kind, term, index: reader.varint(), offset: reader.varint() };
@@ -149,9 +151,12 @@ function encodeEntry(writer: ByteWriter, entry: LogEntry): void {
 }
 
 function decodeEntry(reader: ByteReader): LogEntry {
-  const [index, term, kind, stampMs] = [reader.varint(), reader.varint(), entryKinds[reader.u8()], reader.f64()];
+  const index = reader.varint();
+  const term = reader.varint();
+  const kind = entryKinds[reader.u8()];
+  const stampMs = reader.f64();
   if (kind === undefined) throw conclaveError("PROTOCOL", "The peer sent a log entry of unknown kind.");
-  const payload = reader.bytes().slice();
+  const payload = reader.bytesCopied();
   // Whoever appends it acts on it at once.
   if (kind === "configuration") decodeConfiguration(payload);
   return { index, term, kind, stampMs, payload };

@@ -178,7 +178,7 @@ export function decodeZabMessage(frame: Uint8Array): ZabMessage {
         term: reader.varint(),
         offset: reader.varint(),
         done: reader.u8() === 1,
-        bytes: reader.bytes().slice(),
+        bytes: reader.bytesCopied(),
       };
     case "snapshot-ack":
       return { kind, epoch: reader.varint(), index: reader.varint(), offset: reader.varint() };
@@ -208,7 +208,7 @@ function decodeEntries(reader: ByteReader, first: Index): LogEntry[] {
     const [term, kind, stampMs] = [reader.varint(), entryKinds[reader.u8()], reader.f64()];
     if (kind === undefined) throw conclaveError("PROTOCOL", "The peer sent a log entry of unknown kind.");
     if (!Number.isFinite(stampMs) || stampMs < 0) throw conclaveError("PROTOCOL", "The peer sent a stamp that is no time.");
-    entries.push({ index: first + at, term, kind, stampMs, payload: reader.bytes().slice() });
+    entries.push({ index: first + at, term, kind, stampMs, payload: reader.bytesCopied() });
   }
   return entries;
 }

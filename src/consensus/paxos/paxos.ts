@@ -199,7 +199,8 @@ export class Paxos implements Core<PaxosMessage> {
   }
 
   step(input: Input<PaxosMessage>): readonly Output<PaxosMessage>[] {
-    if ("nowMs" in input) this.#nowMs = Math.max(this.#nowMs, input.nowMs);
+    const { nowMs } = input as { readonly nowMs?: number };
+    if (nowMs !== undefined && nowMs > this.#nowMs) this.#nowMs = nowMs;
     switch (input.kind) {
       case "tick":
         this.#onTick();

@@ -1107,8 +1107,8 @@ export class Pbft {
 
   #finish(): readonly PbftOutput[] {
     this.#onTime();
-    const deadlines = [this.#viewDeadlineMs, this.#transferAtMs].filter((at) => at !== undefined);
-    const atMs = Math.min(this.#statusAtMs, ...deadlines);
+    const never = Number.POSITIVE_INFINITY;
+    const atMs = Math.min(this.#statusAtMs, this.#viewDeadlineMs ?? never, this.#transferAtMs ?? never);
     if (atMs !== this.#timerMs) {
       this.#timerMs = atMs;
       this.#outputs.push({ kind: "timer", atMs });

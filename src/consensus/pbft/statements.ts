@@ -6,7 +6,8 @@
  * signed:    [varint length][statement][varint length][signature]
  * ```
  * Strict: an unknown kind or a byte too many is PROTOCOL. Lists are bounded by what the input can hold.
- * Decoded byte arrays are views into the input; the caller hands in bytes that stay.
+ * A signed statement that was read owns its bytes, because it is kept, relayed and put into proofs, and its letter is not; the
+ * operations and results inside are views into them.
  */
 import { ByteReader, ByteWriter } from "../../base/byte-codec.ts";
 import { conclaveError } from "../../base/errors.ts";
@@ -134,10 +135,10 @@ export function writeSigned(writer: ByteWriter, signed: Signed<Statement>): void
 
 /** @throws PROTOCOL when it is no statement of that kind. */
 export function readSigned<S extends Statement>(reader: ByteReader, kind: S["kind"]): Signed<S> {
-  const bytes = reader.bytes();
+  const bytes = reader.bytesCopied();
   const statement = decodeStatement(bytes);
   if (statement.kind !== kind) throw conclaveError("PROTOCOL", `A "${statement.kind}" stands where a "${kind}" belongs.`);
-  return { statement: statement as S, bytes, signature: reader.bytes() };
+  return { statement: statement as S, bytes, signature: reader.bytesCopied() };
 }
 
 export function writeSignedList(writer: ByteWriter, list: readonly Signed<Statement>[]): void {

@@ -174,7 +174,8 @@ export class Raft implements Core<RaftMessage> {
   }
 
   step(input: Input<RaftMessage>): readonly Output<RaftMessage>[] {
-    if ("nowMs" in input) this.#nowMs = Math.max(this.#nowMs, input.nowMs);
+    const { nowMs } = input as { readonly nowMs?: number };
+    if (nowMs !== undefined && nowMs > this.#nowMs) this.#nowMs = nowMs;
     switch (input.kind) {
       case "tick":
         this.#onTick();

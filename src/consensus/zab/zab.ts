@@ -173,7 +173,8 @@ export class Zab implements Core<ZabMessage> {
   }
 
   step(input: Input<ZabMessage>): readonly Output<ZabMessage>[] {
-    if ("nowMs" in input) this.#nowMs = Math.max(this.#nowMs, input.nowMs);
+    const { nowMs } = input as { readonly nowMs?: number };
+    if (nowMs !== undefined && nowMs > this.#nowMs) this.#nowMs = nowMs;
     switch (input.kind) {
       case "tick":
         this.#onTick();

@@ -173,7 +173,7 @@ function decodeChanges(payload: Uint8Array): CellChange[] {
   const reader = new ByteReader(payload);
   const changes: CellChange[] = [];
   for (let left = reader.count(3); left > 0; left--) {
-    const [cell, there, bytes] = [reader.binaryString(), reader.u8(), reader.bytes().slice()];
+    const [cell, there, bytes] = [reader.binaryString(), reader.u8(), reader.bytesCopied()];
     changes.push({ cell, bytes: there === 1 ? bytes : undefined });
   }
   return changes;
@@ -207,10 +207,10 @@ function decodeSnapshot(bytes: Uint8Array, cells: Map<string, Uint8Array>, diges
   const reader = new ByteReader(bytes);
   const sequence = reader.varint();
   const checkpoints = readSignedList<Checkpoint>(reader, "checkpoint");
-  for (let left = reader.count(2); left > 0; left--) cells.set(reader.binaryString(), reader.bytes().slice());
+  for (let left = reader.count(2); left > 0; left--) cells.set(reader.binaryString(), reader.bytesCopied());
   const parts: CapturedPart[] = [];
   for (let left = reader.count(); left > 0; left--) {
-    const part = reader.bytes().slice();
+    const part = reader.bytesCopied();
     parts.push({ digest: digest(part), bytes: part });
   }
   const root = rootOf(parts, digest);

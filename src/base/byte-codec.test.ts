@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AssertionError } from "../base/assert.ts";
-import { ByteReader, ByteWriter } from "../base/byte-codec.ts";
-import { hasCode } from "../base/errors.ts";
+import { AssertionError } from "./assert.ts";
+import { ByteReader, ByteWriter } from "./byte-codec.ts";
+import { hasCode } from "./errors.ts";
 
 const safeInteger = fc.oneof(fc.maxSafeNat(), fc.nat(300), fc.constantFrom(127, 128, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 53 - 1));
 const field = fc.oneof(
@@ -90,3 +90,42 @@ function codeOf(act: () => unknown): string {
   }
   return "none";
 }
+
+const texts = ["", "a", "m-1", "x".repeat(64), "x".repeat(65), "lock 🔒", "é", "\u007f", "\u0080"];
+const lengths = [0, 1, 23, 24, 25, 64, 65, 300];
+
+test("texts and bytes of every length come back, across the places where the writer changes its way", () => {
+  const writer = new ByteWriter({ initialBytes: 1 });
+  const arrays = lengths.map((length) => Uint8Array.from({ length }, (_, at) => (at * 31 + length) & 255));
+  for (const text of texts) writer.utf8(text);
+  for (const bytes of arrays) {
+    writer.bytes(bytes);
+    writer.bytes(bytes);
+  }
+  const reader = new ByteReader(writer.finish());
+  for (const text of texts) expect(reader.utf8()).toBe(text);
+  for (const bytes of arrays) {
+    expect(reader.bytes()).toEqual(bytes);
+    expect(reader.bytesCopied()).toEqual(bytes);
+  }
+  reader.end();
+});
+
+test("a text is written as its UTF-8, whatever its length", () => {
+  for (const text of texts) {
+    const writer = new ByteWriter();
+    writer.utf8(text);
+    const bytes = new TextEncoder().encode(text);
+    expect(writer.finish()).toEqual(Uint8Array.of(bytes.length, ...bytes));
+  }
+});
+
+test("copied bytes outlive their input, and a length beyond the input is refused", () => {
+  const input = Uint8Array.of(2, 7, 8, 5, 1);
+  const reader = new ByteReader(input);
+  const copy = reader.bytesCopied();
+  input.fill(0);
+  expect(copy).toEqual(Uint8Array.of(7, 8));
+  input[3] = 5;
+  expect(() => reader.bytesCopied()).toThrow(expect.objectContaining({ code: "PROTOCOL" }));
+});
