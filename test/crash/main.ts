@@ -34,6 +34,7 @@ const { values } = parseArgs({
 if (values.help) {
   console.log(
     "npm run crash -- [--points all|none|C06,Z1,...] [--times 20] [--together 10] [--storms N] [--members 3] [--ttl-ms 1000] [--binary-log]\n" +
+      "                 [--only tcc,saga,outbox]  services, sagas and outboxes instead; --only all --help says how\n" +
       "                 [--results FILE]    each row at once, and what is in it is not run again\n" +
       "                 [--minutes N]       begins no further row after so long\n" +
       "                 [--table]           prints the results of FILE and ends",

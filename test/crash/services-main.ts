@@ -13,6 +13,8 @@ import { freePorts } from "../../src/cli/free-ports.ts";
 import { canConnect, ended, until } from "../servers/database-process.ts";
 import { startMariadb } from "../servers/mariadb.ts";
 import { type DatabaseServer, startPostgres } from "../servers/postgres.ts";
+import type { Judgement } from "./checker.ts";
+import { isClean, merged, printRow, printTable, type Row, readRows, writeRow } from "./results.ts";
 import { type Deed, type Facts, judgeServices, type ServiceLine } from "./services-checker.ts";
 import { type ServicePoint, servicePoints } from "./services-points.ts";
 import type { ServiceOrder } from "./services-victim.ts";
@@ -23,14 +25,33 @@ const { values } = parseArgs({
     points: { type: "string", default: "all" },
     times: { type: "string", default: "20" },
     together: { type: "string", default: "4" },
-    json: { type: "string" },
+    results: { type: "string" },
+    minutes: { type: "string", default: "600" },
+    table: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
   },
 });
+if (values.help) {
+  console.log(
+    "npm run crash -- --only all|tcc,saga,outbox [--points all|H3,B1,...] [--times 20] [--together 4]\n" +
+      "                 [--results FILE]    each row at once, and what is in it is not run again\n" +
+      "                 [--minutes N]       begins no further row after so long\n" +
+      "                 [--table]           prints the results of FILE and ends",
+  );
+  process.exit(0);
+}
+if (values.table) {
+  printTable(readRows(values.results));
+  process.exit(0);
+}
+const endMs = Date.now() + Number(values.minutes) * 60_000;
 const times = Number(values.times);
 const together = Number(values.together);
 const ttlMs = 1_000;
+const done = new Set(merged(readRows(values.results)).flatMap((row) => (isClean(row) ? [row.id] : [])));
 const chosen = servicePoints.filter(
   ({ id, kind }) =>
+    !done.has(id) &&
     (values.only === "all" || values.only.split(",").includes(kind)) &&
     (values.points === "all" || values.points.split(",").includes(id)),
 );
@@ -72,31 +93,44 @@ let downUntilMs = 0;
 await Promise.all([startService("stock", stockPort, left.url), startService("pay", payPort, right.url)]);
 const journals: string[] = [];
 let victims = 0;
-const rows: unknown[] = [];
+let rows = 0;
 let failed = false;
 let heir = startProcess();
 
 for (const point of chosen) {
+  if (Date.now() > endMs) break;
   const startedMs = Date.now();
   let served = 0;
   // One at a time where the point is about what all share: a service, or the one relay.
   const isShared = point.act === "kill-service" || point.downMs !== undefined || point.at?.startsWith("relay-") === true;
   const width = isShared ? 1 : together;
-  for (let at = 0; at < times; at += width) {
-    const batch = Array.from({ length: Math.min(width, times - at) }, () => runOnce(point));
+  // Some come too late for a moment on the way: others take their place, up to a bound.
+  for (let begun = 0; served < times && begun < 2 * times; ) {
+    const batch = Array.from({ length: Math.min(width, times - served) }, () => runOnce(point));
+    begun += batch.length;
     for (const did of await Promise.all(batch)) if (did) served++;
   }
-  const judgement = await settleAndJudge();
-  failed ||= judgement.violations.length > 0 || served < times;
-  const seconds = (Date.now() - startedMs) / 1_000;
-  rows.push({ id: point.id, what: point.what, times: served, seconds, ...judgement });
-  console.log(
-    `${point.id.padEnd(4)} ${point.what.padEnd(48)} ${served}x  ${judgement.violations.length} violations  ${seconds.toFixed(1)} s  (${judgement.said})`,
-  );
-  for (const violation of judgement.violations.slice(0, 5)) console.log(`     ${violation}`);
+  const { said, ...judgement } = await settleAndJudge();
+  const row: Row = {
+    id: point.id,
+    what: point.what,
+    asked: times,
+    served,
+    ...judgement,
+    // Each is a key in the store, and as such a violation already.
+    heuristics: 0,
+    seconds: (Date.now() - startedMs) / 1_000,
+    clearing: { count: 0, medianMs: 0, worstMs: 0 },
+    binaryLog: false,
+    members: 1,
+  };
+  rows++;
+  failed ||= !isClean(row);
+  writeRow(values.results, row);
+  printRow(row);
+  console.log(`     ${said}`);
 }
-console.log(`${rows.length} points, ${victims} processes; ${failed ? "FAILED" : "no violation"}`);
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);
+console.log(`${rows} points, ${victims} processes; ${failed ? "FAILED" : "no violation"}`);
 isEnding = true;
 heir.kill("SIGKILL");
 for (const child of services.values()) child.kill("SIGKILL");
@@ -191,7 +225,7 @@ function startService(name: string, port: number, url: string): Promise<void> {
   return new Promise((resolve) => child.once("message", () => resolve()));
 }
 
-async function settleAndJudge() {
+async function settleAndJudge(): Promise<Judgement & { readonly said: string }> {
   // Bounded: what is not settled by then is a violation.
   const untilMs = Date.now() + 25_000;
   for (;;) {
@@ -199,8 +233,17 @@ async function settleAndJudge() {
     const violations = judgeServices(facts);
     const counts = new Map<string, number>();
     for (const { said } of facts.lines) counts.set(said, (counts.get(said) ?? 0) + 1);
-    const said = [...counts].map(([word, count]) => `${count} ${word}`).join(", ");
-    if (violations.length === 0 || Date.now() > untilMs) return { violations, said };
+    const of = (...words: readonly string[]): number => words.reduce((sum, word) => sum + (counts.get(word) ?? 0), 0);
+    if (violations.length === 0 || Date.now() > untilMs) {
+      return {
+        violations,
+        transfers: facts.ordered.length,
+        acknowledged: of("committed", "completed"),
+        refused: of("aborted", "compensated"),
+        unknown: of("unknown"),
+        said: [...counts].map(([word, count]) => `${count} ${word}`).join(", "),
+      };
+    }
     await pause(200);
   }
 }
