@@ -1,10 +1,11 @@
 // `npm run crash -- [options]`: builds the crash harness of transactions beside the source and runs it.
 import { spawnSync } from "node:child_process";
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 
-const out = "node_modules/.crash";
-rmSync(out, { recursive: true, force: true });
-const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.crash.json"], {
+// A folder of its own: `npm test` runs a few points, perhaps beside a long run by hand.
+const out = mkdtempSync("node_modules/.crash-");
+process.on("exit", () => rmSync(out, { recursive: true, force: true }));
+const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.crash.json", "--outDir", out], {
   stdio: ["ignore", 2, 2],
 });
 if (built.status !== 0 || !existsSync(`${out}/test/crash/main.js`)) process.exit(1);

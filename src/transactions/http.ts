@@ -128,6 +128,8 @@ export class HttpResource {
     const { url, headers, fetch: send = fetch } = this.#options;
     const base = (typeof url === "string" ? url : await url()).replace(/\/+$/, "");
     const path = call.phase === "try" ? `/try/${call.action ?? ""}` : `/${call.phase}`;
+    // Nothing is sent for nothing: `express.json()` refuses a body that is `null`.
+    const body = call.phase === "try" && call.body !== undefined && call.body !== null ? JSON.stringify(call.body) : undefined;
     // A controller of its own: a child of a long-lived signal by `any` would never be freed.
     const ending = new AbortController();
     const onAbort = (): void => ending.abort(signal?.reason);
@@ -143,9 +145,9 @@ export class HttpResource {
         headers: {
           ...(typeof headers === "function" ? headers() : headers),
           ...formatContext(call),
-          ...(call.phase === "try" ? { "content-type": "application/json" } : {}),
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
         },
-        ...(call.phase === "try" ? { body: JSON.stringify(call.body ?? null) } : {}),
+        ...(body === undefined ? {} : { body }),
         // A redirect would hand the credentials to whoever is named there.
         redirect: "manual",
         signal: ending.signal,
