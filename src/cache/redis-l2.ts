@@ -29,6 +29,9 @@ export interface RedisL2Options {
 /** Longer keys are stored under their digest: the checksum of the value vouches for the whole key. */
 const keyLengthMax = 512;
 const clockEveryMs = 10_000;
+/** While it may be wrong by more than `errorMsSure`: a value's TTL is shorter or longer by as much in another process. */
+const unsureEveryMs = 1_000;
+const errorMsSure = 5;
 /** At first: of several answers the quickest is the surest. */
 const clockAsks = 4;
 /** How far two clocks may drift apart, milliseconds per millisecond: a tenth of a per mille. */
@@ -102,7 +105,8 @@ class RedisL2 implements L2 {
 
   clockMs(): number | undefined {
     const nowMs = performance.now();
-    if (nowMs - this.#askedMs > clockEveryMs && this.#client.isReady !== false) {
+    const isSure = this.#clock !== undefined && this.#clock.errorMs <= errorMsSure;
+    if (nowMs - this.#askedMs > (isSure ? clockEveryMs : unsureEveryMs) && this.#client.isReady !== false) {
       this.#askedMs = nowMs;
       background(
         this.#learnClock().catch(() => {
@@ -135,7 +139,7 @@ class RedisL2 implements L2 {
 
   /** An answer that was long under way says little, and does not replace a better one until that has drifted as far. */
   async #learnClock(): Promise<void> {
-    const asks = this.#clock === undefined ? clockAsks : 1;
+    const asks = this.#clock === undefined || this.#clock.errorMs > errorMsSure ? clockAsks : 1;
     for (let ask = 0; ask < asks; ask++) {
       const sentMs = performance.now();
       const [seconds, micros] = (await this.#client.sendCommand(["TIME"])) as readonly [string, string];
