@@ -34,7 +34,8 @@ describe("each bug of a published ring has a test", () => {
     const shuffled = names(50).reverse();
     for (const make of Object.values(unordered)) {
       const [left, right] = [make(names(50)), make([...shuffled.slice(20), ...shuffled.slice(0, 20)])];
-      for (const key of keys(2_000)) expect(left.owner(key)).toBe(right.owner(key));
+      const at = keys(10_000);
+      expect(at.map((key) => left.owner(key))).toEqual(at.map((key) => right.owner(key)));
     }
     // What another process computed, at another time, on another machine.
     expect(ownersOf(golden.keys)).toEqual(golden.owners);
@@ -140,14 +141,19 @@ describe("each bug of a published ring has a test", () => {
     for (const share of shares(ring(ids)).values()) expect(share).toBeGreaterThan(0.2);
   });
 
-  test.each([
-    ["sequential addresses", (index: number) => `10.0.0.${index}`],
-    ["pods", (index: number) => `pod-${index}`],
-    ["bare numbers", (index: number) => String(index)],
-    ["UUIDs", (index: number) => `${murmur3(`u${index}`).toString(16)}-4c1f-4f0e-9a55-${murmur3(`v${index}`).toString(16)}`],
-  ])("10 a weak hash: 100 nodes named like %s stay below 1.40 times their part", (_, of) => {
-    const largest = Math.max(...shares(ring(names(100, of), { virtualNodes: 160 })).values());
-    expect(largest * 100).toBeLessThanOrEqual(1.4);
+  test("10 a weak hash: 100 nodes named like addresses, pods, numbers or UUIDs stay below 1.40 times their part", () => {
+    const uuid = (index: number) => `${murmur3(`u${index}`).toString(16)}-4c1f-4f0e-9a55-${murmur3(`v${index}`).toString(16)}`;
+    const series = [(index: number) => `10.0.0.${index}`, (index: number) => `pod-${index}`, String, uuid];
+    const largest = (of: (index: number) => string, pointHash?: (id: string, index: number) => number): number => {
+      const placement = ring(names(100, of), { virtualNodes: 160, ...(pointHash === undefined ? {} : { pointHash }) });
+      return Math.max(...shares(placement).values()) * 100;
+    };
+    for (const of of series) expect(largest(of)).toBeLessThanOrEqual(1.4);
+    // What the bound is there to catch: the same ring, its points by the hashes of many a library and article.
+    for (const weak of [fnv1a, java31]) {
+      const worst = Math.max(...series.map((of) => largest(of, (id, index) => weak(`${id}#${index}`))));
+      expect(worst).toBeGreaterThan(1.4);
+    }
   });
 
   test("11 a stale memo: after each change look-ups equal those of a fresh placement", () => {
@@ -256,7 +262,28 @@ describe("each bug of a published ring has a test", () => {
       }
     }
   });
+
+  test("eighteen of eighteen: each number of the list in docs/hash.md has one test of that number here", () => {
+    const read = (path: string): string => readFileSync(new URL(path, import.meta.url), "utf8");
+    const tests = [...read("./npm-bugs.test.ts").matchAll(/^ {2}test\("(\d+) /gm)].map(([, number]) => Number(number));
+    const [, list = ""] = read("../../docs/hash.md").split("## Eighteen bugs");
+    const listed = [...list.matchAll(/(?:each:|·)\s(\d+)\s/g)].map(([, number]) => Number(number));
+    expect(tests).toEqual(Array.from({ length: 18 }, (_, at) => at + 1));
+    expect(listed).toEqual(tests);
+  });
 });
+
+function fnv1a(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash >>> 0;
+}
+
+function java31(text: string): number {
+  let hash = 0;
+  for (let at = 0; at < text.length; at++) hash = (Math.imul(hash, 31) + text.charCodeAt(at)) | 0;
+  return hash >>> 0;
+}
 
 function fmix(index: number): number {
   let mixed = index;
