@@ -39,6 +39,13 @@ type Written = readonly [string, number, number];
 /** [key, version, began at, took, own load, worst pause] of a reader. */
 type Read = readonly [string, number, number, number, number, number];
 
+interface ReaderReport {
+  readonly reads: readonly Read[];
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly errors: number;
+  readonly bareTimerMsMax: number;
+}
+
 const maxStaleMs = 1_000;
 const l2TimeoutMs = 100;
 /** What a timer may be late beyond the pause that was seen. */
@@ -124,7 +131,7 @@ function report(roles: readonly Role[], timeline: readonly object[]): boolean {
   const rows = roles
     .filter(({ work }) => work === "read")
     .map(({ name }) => {
-      const { reads, metrics, errors } = read(name) as { reads: Read[]; metrics: Record<string, number>; errors: number };
+      const { reads, metrics, errors, bareTimerMsMax } = read(name) as ReaderReport;
       let beyond = 0;
       let within = 0;
       let blockedMs = 0;
@@ -147,6 +154,7 @@ function report(roles: readonly Role[], timeline: readonly object[]): boolean {
         staleWithinBound: within,
         staleBeyondBound: beyond,
         blockedMsMax: Math.round(blockedMs * 10) / 10,
+        bareTimerMsMax: Math.round(bareTimerMsMax * 10) / 10,
       };
     });
   console.table(rows);
@@ -221,6 +229,19 @@ async function play(role: Role): Promise<void> {
       lastTick = now;
       if (pauses.length > 1_000) pauses.splice(0, 500);
     }, 2);
+    const pausedSince = (beganAt: number, endedAt: number): number =>
+      pauses.reduce((sum, [when, long]) => (when >= beganAt && long > 1 ? sum + long : sum), 0) +
+      Math.max(0, endedAt - lastTick - 2);
+    let bareTimerMsMax = 0;
+    /** What a timer of as long, and nothing else, takes in this process by the same reckoning. */
+    const control = async (): Promise<void> => {
+      while (!isOver) {
+        const beganAt = monotonicMs();
+        await sleep(l2TimeoutMs);
+        const endedAt = monotonicMs();
+        bareTimerMsMax = Math.max(bareTimerMsMax, endedAt - beganAt - pausedSince(beganAt, endedAt));
+      }
+    };
     const reader = async (offset: number): Promise<void> => {
       for (let at = offset; !isOver; at++) {
         const key = keys[(at * 7) % keys.length] as string;
@@ -234,16 +255,15 @@ async function play(role: Role): Promise<void> {
             return value;
           });
           const endedAt = monotonicMs();
-          const pauseMs = pauses.reduce((sum, [when, long]) => (when >= beganAt && long > 1 ? sum + long : sum), 0);
-          reads.push([key, version, beganAt, endedAt - beganAt, loadMs, pauseMs + Math.max(0, endedAt - lastTick - 2)]);
+          reads.push([key, version, beganAt, endedAt - beganAt, loadMs, pausedSince(beganAt, endedAt)]);
         } catch {
           errors++;
         }
         await sleep(2);
       }
     };
-    await Promise.all([0, 5, 11].map(reader));
+    await Promise.all([...[0, 5, 11].map(reader), control()]);
     clearInterval(tick);
-    return { reads, errors, metrics: cache.metrics };
+    return { reads, errors, metrics: cache.metrics, bareTimerMsMax };
   }
 }
