@@ -19,5 +19,6 @@ export {
 export { type CreateCacheOptions, createCache } from "./create-cache.ts";
 export { type RedisClient, type RedisL2Options, redisL2 } from "./redis-l2.ts";
 export { type L2Node, type ShardedL2Options, shardedL2 } from "./sharded-l2.ts";
-export { type Invalidatable, type SqlClient, SqlOutbox, type SqlOutboxOptions, type SqlPool } from "./sql-outbox.ts";
+export { type Invalidatable, SqlOutbox, type SqlOutboxOptions } from "./sql-outbox.ts";
+export type { MysqlConnection, MysqlPool, SqlClient, SqlPool } from "./sql-outbox-database.ts";
 export { textCodec } from "./text-codec.ts";

@@ -8,22 +8,13 @@
  * A process that dies between COMMIT and the relay loses nothing: whoever relays next finds the row. A relay that dies
  * between the invalidation and its own COMMIT invalidates twice, which is once. Rows are found by being there, not by a
  * number that has been reached: numbers of transactions that commit late are not skipped.
- * For PostgreSQL, through a pool of the shape of `pg`. Source of the pattern: Richardson, "Microservices Patterns", 2018, §3.3.7.
+ * For PostgreSQL, MySQL and MariaDB. Source of the pattern: Richardson, "Microservices Patterns", 2018, §3.3.7.
  */
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import { linkSignal } from "../base/link-signal.ts";
 import type { Target } from "../cache-core/invalidation.ts";
-
-/** What is used of a `pg` client. */
-export interface SqlClient {
-  query(text: string, values?: unknown[]): Promise<{ readonly rows: readonly Record<string, unknown>[] }>;
-}
-
-/** What is used of a `pg` Pool. */
-export interface SqlPool {
-  connect(): Promise<SqlClient & { release(error?: boolean): void }>;
-}
+import { type ClientOf, type MysqlPool, type OutboxDatabase, outboxDatabase, type SqlPool } from "./sql-outbox-database.ts";
 
 /** What the relay needs of a cache. */
 export interface Invalidatable {
@@ -31,8 +22,9 @@ export interface Invalidatable {
   invalidate(targets: readonly Target[]): Promise<string>;
 }
 
-export interface SqlOutboxOptions {
-  readonly pool: SqlPool;
+export interface SqlOutboxOptions<P extends SqlPool | MysqlPool = SqlPool> {
+  /** A Pool of `pg`, or one of `mysql2/promise`. */
+  readonly pool: P;
   /** The caches whose rows this process relays. Rows of others wait for a process that has them. */
   readonly caches: readonly Invalidatable[];
   /** Default "conclave_outbox". Letters, digits and `_`, with a schema before a dot if need be. */
@@ -67,10 +59,9 @@ const batchMax = 100;
  * ```
  * @since 0.2.0
  */
-export class SqlOutbox implements AsyncDisposable {
-  readonly #pool: SqlPool;
+export class SqlOutbox<P extends SqlPool | MysqlPool = SqlPool> implements AsyncDisposable {
+  readonly #database: OutboxDatabase<ClientOf<P>>;
   readonly #caches: ReadonlyMap<string, Invalidatable>;
-  readonly #table: string;
   readonly #pollMs: number;
   readonly #onError: ((error: unknown) => void) | undefined;
   readonly #life = linkSignal(undefined);
@@ -78,9 +69,7 @@ export class SqlOutbox implements AsyncDisposable {
   #isStarted = false;
 
   /** @throws INVALID_OPTION, FOREIGN_CLIENT */
-  constructor({ pool, caches, table = "conclave_outbox", pollMs = 200, onError }: SqlOutboxOptions) {
-    if (typeof pool?.connect !== "function")
-      throw conclaveError("FOREIGN_CLIENT", "`pool` has no method `connect`: a Pool of pg does.");
+  constructor({ pool, caches, table = "conclave_outbox", pollMs = 200, onError }: SqlOutboxOptions<P>) {
     // It goes into the text of statements: nothing but a name may.
     if (!/^(?:[a-z_][a-z0-9_]*\.)?[a-z_][a-z0-9_]*$/i.test(table)) {
       throw conclaveError("INVALID_OPTION", `\`table\` ${JSON.stringify(table)} is not a plain name.`);
@@ -88,30 +77,21 @@ export class SqlOutbox implements AsyncDisposable {
     if (!(pollMs >= 10 && pollMs <= 3_600_000)) {
       throw conclaveError("INVALID_OPTION", `\`pollMs\` is ${pollMs}; it must be from 10 to 3_600_000.`);
     }
-    this.#pool = pool;
+    this.#database = outboxDatabase(pool, table);
     this.#caches = new Map(caches.map((cache) => [cache.name, cache]));
-    this.#table = table;
     this.#pollMs = pollMs;
     this.#onError = onError;
   }
 
   /** Makes the table where it is not there yet. */
   async install(): Promise<void> {
-    await this.#with((client) =>
-      client.query(
-        `CREATE TABLE IF NOT EXISTS ${this.#table} (id bigserial PRIMARY KEY, cache text NOT NULL, targets jsonb NOT NULL)`,
-      ),
-    );
+    await this.#database.with((client) => this.#database.install(client));
   }
 
   /** Writes the row, and answers with its number; inside a transaction of yours, on its client. */
-  async invalidate(client: SqlClient, cache: { readonly name: string }, target: Target | readonly Target[]): Promise<unknown> {
+  async invalidate(client: ClientOf<P>, cache: { readonly name: string }, target: Target | readonly Target[]): Promise<unknown> {
     const targets = Array.isArray(target) ? target : [target];
-    const { rows } = await client.query(`INSERT INTO ${this.#table} (cache, targets) VALUES ($1, $2) RETURNING id`, [
-      cache.name,
-      JSON.stringify(targets),
-    ]);
-    return rows[0]?.["id"];
+    return this.#database.insert(client, { cache: cache.name, targets: JSON.stringify(targets) });
   }
 
   /**
@@ -119,21 +99,14 @@ export class SqlOutbox implements AsyncDisposable {
    * not be done yet: the write stands, and the relay does it. When the work throws, everything is rolled back, and nothing
    * was invalidated.
    */
-  async transaction(work: (client: SqlClient, invalidate: InvalidateWithin) => Promise<void>): Promise<string | undefined> {
+  async transaction(work: (client: ClientOf<P>, invalidate: InvalidateWithin) => Promise<void>): Promise<string | undefined> {
     const written: Written[] = [];
-    await this.#with(async (client) => {
-      await client.query("BEGIN");
-      try {
-        await work(client, async (cache, target) => {
-          const id = await this.invalidate(client, cache, target);
-          written.push({ id, name: cache.name, targets: (Array.isArray(target) ? target : [target]) as Target[] });
-        });
-        await client.query("COMMIT");
-      } catch (error) {
-        await client.query("ROLLBACK");
-        throw error;
-      }
-    });
+    await this.#inTransaction((client) =>
+      work(client, async (cache, target) => {
+        const id = await this.invalidate(client, cache, target);
+        written.push({ id, name: cache.name, targets: (Array.isArray(target) ? target : [target]) as Target[] });
+      }),
+    );
     try {
       return await this.#relayOwn(written);
     } catch (error) {
@@ -192,44 +165,42 @@ export class SqlOutbox implements AsyncDisposable {
       token = await cache.invalidate(targets);
       done.push(id);
     }
-    if (done.length > 0) await this.#with((client) => client.query(`DELETE FROM ${this.#table} WHERE id = ANY($1)`, [done]));
+    if (done.length > 0) await this.#database.with((client) => this.#database.delete(client, done));
     return token;
   }
 
   /** The rows stay locked until they are invalidated and deleted: another relay skips them, and has them if this one dies. */
   async #relaySome(): Promise<{ readonly count: number; readonly last: string | undefined }> {
-    return this.#with(async (client) => {
-      await client.query("BEGIN");
+    return this.#inTransaction(async (client) => {
+      const rows = await this.#database.lock(client, { caches: [...this.#caches.keys()], limit: batchMax });
+      let last: string | undefined;
+      for (const [name, cache] of this.#caches) {
+        const mine = rows.filter((row) => row.cache === name);
+        if (mine.length > 0) last = await cache.invalidate(mine.flatMap(({ targets }) => targetsOf(targets)));
+      }
+      const ids = rows.map(({ id }) => id);
+      if (ids.length > 0) await this.#database.delete(client, ids);
+      return { count: rows.length, last };
+    });
+  }
+
+  #inTransaction<T>(work: (client: ClientOf<P>) => Promise<T>): Promise<T> {
+    const database = this.#database;
+    return database.with(async (client) => {
+      await database.begin(client);
       try {
-        const { rows } = await client.query(
-          `SELECT id, cache, targets FROM ${this.#table} WHERE cache = ANY($1) ORDER BY id LIMIT ${batchMax} FOR UPDATE SKIP LOCKED`,
-          [[...this.#caches.keys()]],
-        );
-        let last: string | undefined;
-        for (const [name, cache] of this.#caches) {
-          const mine = rows.filter((row) => row["cache"] === name);
-          if (mine.length > 0) last = await cache.invalidate(mine.flatMap((row) => row["targets"] as Target[]));
-        }
-        if (rows.length > 0) await client.query(`DELETE FROM ${this.#table} WHERE id = ANY($1)`, [rows.map((row) => row["id"])]);
-        await client.query("COMMIT");
-        return { count: rows.length, last };
+        const answer = await work(client);
+        await database.end(client, "COMMIT");
+        return answer;
       } catch (error) {
-        await client.query("ROLLBACK");
+        // Where it fails, the connection that is given up rolls back as well; what went wrong first is what counts.
+        await database.end(client, "ROLLBACK").catch(() => undefined);
         throw error;
       }
     });
   }
+}
 
-  async #with<T>(work: (client: SqlClient) => Promise<T>): Promise<T> {
-    const client = await this.#pool.connect();
-    let isBroken = true;
-    try {
-      const answer = await work(client);
-      isBroken = false;
-      return answer;
-    } finally {
-      // What was thrown may have left a transaction open: such a connection does not go back to the pool.
-      client.release(isBroken);
-    }
-  }
+function targetsOf(json: unknown): readonly Target[] {
+  return (typeof json === "string" ? JSON.parse(json) : json) as Target[];
 }
