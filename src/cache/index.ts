@@ -17,6 +17,7 @@ export {
   type WriteOptions,
 } from "../cache-core/options.ts";
 export { type CreateCacheOptions, createCache } from "./create-cache.ts";
+export { type MemcachedClient, type MemcachedL2Options, memcachedL2 } from "./memcached-l2.ts";
 export { type RedisClient, type RedisL2Options, redisL2 } from "./redis-l2.ts";
 export { type L2Node, type ShardedL2Options, shardedL2 } from "./sharded-l2.ts";
 export { type Invalidatable, SqlOutbox, type SqlOutboxOptions } from "./sql-outbox.ts";
