@@ -208,21 +208,21 @@ describe("each bug of a published ring has a test", () => {
   });
 
   test("14 a walk over all points per look-up: a hundred times the nodes cost less than four times the time", () => {
-    // The best of several rounds: what else runs on the machine slows both.
-    const many = keys(50_000);
+    const many = keys(5_000);
     const millisecondsFor = (placement: Placement): number => {
-      let best = Number.POSITIVE_INFINITY;
-      for (let round = 0; round < 7; round++) {
-        const start = performance.now();
-        for (const key of many) placement.owner(key);
-        best = Math.min(best, performance.now() - start);
-      }
-      return best;
+      const start = performance.now();
+      for (const key of many) placement.owner(key);
+      return performance.now() - start;
     };
     for (const make of [ring, maglev]) {
       const [few, lots] = [make(names(10)), make(names(1_000))];
-      millisecondsFor(few);
-      expect(millisecondsFor(lots) / millisecondsFor(few)).toBeLessThan(4);
+      // The best of many short rounds, in turns: what else runs on the machine slows both, the larger table more.
+      const best = { few: Number.POSITIVE_INFINITY, lots: Number.POSITIVE_INFINITY };
+      for (let round = 0; round < 200; round++) {
+        best.few = Math.min(best.few, millisecondsFor(few));
+        best.lots = Math.min(best.lots, millisecondsFor(lots));
+      }
+      expect(best.lots / best.few).toBeLessThan(4);
     }
   });
 
