@@ -3,7 +3,7 @@
  *
  *   etcd        `etcd3` (its own Lock: a lease and a txn, then a revoke)
  *   ZooKeeper   Curator's recipe written on `node-zookeeper-client`, which has no lock: create a sequential ephemeral node, list,
- *               delete. It shares one session, so it does per lock what ours does.
+ *               delete. It shares one session, so it does per lock what ours does. And Curator itself, in a JVM.
  *
  * Sketch: etcd and ZooKeeper write to disk before they answer, so an acquisition and a release are two syncs, and etcd3's three (grant,
  * put, revoke) plus a stream for the keep-alives of each lock. One at a time measures the disk; 64 at once shares its syncs.
@@ -19,6 +19,7 @@ import { startEtcd } from "../test/servers/etcd.ts";
 import { startZooKeeper } from "../test/servers/zookeeper.ts";
 import { type Figure, median, rounded, spread, writeFigures } from "./figures.ts";
 import { installPeers } from "./peers/install-peers.ts";
+import { curator, type SelfMeasuring } from "./peers/locks.ts";
 
 const { values } = parseArgs({
   options: {
@@ -39,6 +40,7 @@ interface Contestant {
   readonly name: string;
   readonly version: string;
   acquire(name: string): Promise<() => Promise<unknown>>;
+  readonly itself?: SelfMeasuring;
   close(): Promise<unknown>;
 }
 
@@ -76,7 +78,10 @@ async function onZooKeeper(): Promise<void> {
   if ("skipped" in zookeeper) return console.log(`ZooKeeper: nothing is measured: ${zookeeper.skipped}.`);
   const requests = async (): Promise<number> =>
     Number(/zk_packets_received\t(\d+)/.exec(await zookeeper.word(zookeeper.port, "mntr"))?.[1] ?? Number.NaN);
-  await compare("ZooKeeper", [await ourselves(zookeeper.url), await curators(zookeeper.port)], requests);
+  const onJvm = await curator(zookeeper.port).catch((error: Error) => console.log(`left out: Curator: ${error.message}`));
+  const contestants: Contestant[] = [await ourselves(zookeeper.url), await curators(zookeeper.port)];
+  if (onJvm !== undefined) contestants.push({ ...onJvm, acquire: () => Promise.reject(new Error("it measures itself")) });
+  await compare("ZooKeeper", contestants, requests);
   await zookeeper.stop();
 }
 
@@ -147,20 +152,23 @@ async function compare(engine: string, contestants: readonly Contestant[], reque
         `  ${name.padEnd(44)} ${rounded(median(found))} us (${rounded(low)} to ${rounded(high)}), ${asked.get(name)?.toFixed(2)} requests`,
       );
     }
-    const [ours, theirs] = contestants as [Contestant, Contestant];
-    const [own, other] = [measured.get(ours.name) ?? [], measured.get(theirs.name) ?? []];
-    figures.push({
-      case: `${engine}: uncontended acquire and release, ${label}`,
-      ours: rounded(median(own)),
-      peer: rounded(median(other)),
-      peerName: theirs.name,
-      peerVersion: theirs.version,
-      ratio: rounded(median(other) / median(own)),
-      unit: "us",
-      oursSpread: spread(own),
-      peerSpread: spread(other),
-      note: `requests for each cycle: ${asked.get(ours.name)?.toFixed(2)}; peer ${asked.get(theirs.name)?.toFixed(2)}`,
-    });
+    const [ours, ...others] = contestants as [Contestant, ...Contestant[]];
+    const own = measured.get(ours.name) ?? [];
+    for (const theirs of others) {
+      const other = measured.get(theirs.name) ?? [];
+      figures.push({
+        case: `${engine}: uncontended acquire and release, ${label}`,
+        ours: rounded(median(own)),
+        peer: rounded(median(other)),
+        peerName: theirs.name,
+        peerVersion: theirs.version,
+        ratio: rounded(median(other) / median(own)),
+        unit: "us",
+        oursSpread: spread(own),
+        peerSpread: spread(other),
+        note: `requests for each cycle: ${asked.get(ours.name)?.toFixed(2)}; peer ${asked.get(theirs.name)?.toFixed(2)}`,
+      });
+    }
   }
   for (const contestant of contestants) await contestant.close();
 }
@@ -169,6 +177,7 @@ async function timed(
   contestant: Contestant,
   { cycles, together }: { readonly cycles: number; readonly together: number },
 ): Promise<number> {
+  if (contestant.itself !== undefined) return contestant.itself.cycles(cycles, together);
   let left = cycles;
   const work = async (index: number): Promise<void> => {
     while (left-- > 0) await (await contestant.acquire(`free-${index}`))();

@@ -2,7 +2,7 @@
  * What benches share: medians, and the file `bench/results/NAME.json` that every figure in the docs comes from.
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 
 /** One line of a result file. `ratio` says how many times better ours is: above 1 is ahead, also for times. */
@@ -56,4 +56,12 @@ export function writeFigures(name: string, figures: readonly Figure[]): void {
   mkdirSync("bench/results", { recursive: true });
   writeFileSync(`bench/results/${name}.json`, `${JSON.stringify(figures, null, 2)}\n`);
   console.log(`\nbench/results/${name}.json written; ${machine()}; commit ${commit()}`);
+}
+
+/** Of a bench that is run in pieces: cases that this run has not measured stay as they are. */
+export function writeFiguresInto(name: string, figures: readonly Figure[]): void {
+  const path = `bench/results/${name}.json`;
+  const measured = new Set(figures.map((figure) => figure.case));
+  const earlier: readonly Figure[] = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
+  writeFigures(name, [...earlier.filter((figure) => !measured.has(figure.case)), ...figures]);
 }

@@ -6,15 +6,26 @@
 //                      [--json FILE] [--markdown FILE] [--shrink FOLDER] [--replay FILE] [--check] [--part K/N]
 //
 // The bugs stand in `mutants/*.mjs`; each file default-exports an array of
-//   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", explained? }
+//   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", tests?, explained? }
+// `world: "servers"`: what no simulator runs; hunted by its `tests`, on real servers, once and not from any base.
 // `--shrink` saves a short schedule of each kill in the core world into the folder (docs/schedule-format.md).
 // `--replay` runs one saved schedule on each bug instead of hunting it. `--part 2/6`: the second of six shares of the list.
 // `source`: who shipped it, or which sentence it breaks. `find` must stand exactly once in `src/<file>`.
 // `explained`: why a survivor may survive; it is printed, and it still counts as a survivor.
 // Exit code: 0 all died with every base, 1 one survived, 2 a patch does not apply or a copy does not build.
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { cpus } from "node:os";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { cpus, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -49,7 +60,7 @@ if (values.check) {
 }
 
 const folder = join(root, "node_modules", `.mutants-${process.pid}`);
-const waiting = mutants.flatMap((mutant) => bases.map((base) => ({ mutant, base })));
+const waiting = mutants.flatMap((mutant) => basesOf(mutant).map((base) => ({ mutant, base })));
 const rows = [];
 let broken = false;
 try {
@@ -83,6 +94,10 @@ async function readMutants() {
   return chosen.slice((part - 1) * share, part * share);
 }
 
+function basesOf({ world }) {
+  return world === "servers" ? bases.slice(0, 1) : bases;
+}
+
 function patchesOf(mutant) {
   return [mutant, ...(mutant.also ?? [])].map(({ file = mutant.file, find, replace }) => ({ file, find, replace }));
 }
@@ -99,6 +114,7 @@ function misfitsOf(mutant) {
 
 /** One slot: its own copy, built once; a mutant costs the building of the files that it touches. */
 async function huntAll(copy) {
+  if (waiting.every(({ mutant }) => mutant.world === "servers")) return huntOnServers();
   mkdirSync(copy, { recursive: true });
   cpSync(join(root, "src"), join(copy, "src"), {
     recursive: true,
@@ -114,20 +130,53 @@ async function huntAll(copy) {
   }
   for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
     const { mutant, base } = next;
-    try {
-      rows.push({ ...mutant, base, ...(await hunt(mutant, base, copy)) });
-      printRow(rows.at(-1));
-    } catch (error) {
-      broken = true;
-      console.error(`"${mutant.name}": ${error.message}`);
-    }
+    await keepRow(mutant, base, () => (mutant.world === "servers" ? testPatched(mutant) : hunt(mutant, base, copy)));
   }
 }
 
-async function hunt(mutant, base, copy) {
-  const patches = patchesOf(mutant);
-  const files = [...new Set(patches.map(({ file }) => join("src", file)))];
-  for (const { file, find, replace } of patches) {
+async function huntOnServers() {
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+    const { mutant, base } = next;
+    await keepRow(mutant, base, () => testPatched(mutant));
+  }
+}
+
+async function keepRow(mutant, base, act) {
+  try {
+    rows.push({ ...mutant, base, ...(await act()) });
+    printRow(rows.at(-1));
+  } catch (error) {
+    broken = true;
+    console.error(`"${mutant.name}": ${error.message}`);
+  }
+}
+
+/** A copy outside of `node_modules`, where the test runner would take the source for somebody's package. */
+async function testPatched(mutant) {
+  const copy = mkdtempSync(join(tmpdir(), "conclave-mutant-"));
+  try {
+    for (const part of ["src", "test", "vitest.config.ts", "tsconfig.json", "package.json"]) {
+      cpSync(join(root, part), join(copy, part), { recursive: true });
+    }
+    symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
+    patch(mutant, copy);
+    const startedMs = Date.now();
+    const vitest = join(root, "node_modules/vitest/vitest.mjs");
+    const { output, code } = await run([vitest, "run", "--bail", "1", "--reporter", "verbose", ...mutant.tests], copy, budget);
+    const seconds = (Date.now() - startedMs) / 1_000;
+    if (code === "timeout") return { invariant: "Hang", seconds };
+    if (code === 0) return { seconds };
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: colours.
+    const [, test] = /FAIL.*?\.test\.ts > (.*)/.exec(output.replace(/\x1b\[\d+m/g, "")) ?? [];
+    if (test === undefined) throw new Error(`no test failed, but the run did: ${output.slice(-2_000)}`);
+    return { invariant: test, seconds };
+  } finally {
+    rmSync(copy, { recursive: true, force: true });
+  }
+}
+
+function patch(mutant, copy) {
+  for (const { file, find, replace } of patchesOf(mutant)) {
     const path = join(copy, "src", file);
     // A function, because a string would give `$&` and its like a meaning.
     writeFileSync(
@@ -135,6 +184,11 @@ async function hunt(mutant, base, copy) {
       readFileSync(path, "utf8").replace(find, () => replace),
     );
   }
+}
+
+async function hunt(mutant, base, copy) {
+  const files = [...new Set(patchesOf(mutant).map(({ file }) => join("src", file)))];
+  patch(mutant, copy);
   try {
     await build(copy, files);
     return values.replay === undefined ? await simulate(mutant, base, copy) : await replay(copy);

@@ -1,6 +1,7 @@
 /**
- * The lock libraries of Node that `npm run bench -- locks` is measured against, behind one shape, with their own defaults
- * but for the TTL and patience that the case asks for. Installed on demand into `bench/peers/locks`, versions exact.
+ * The lock libraries that `npm run bench -- locks` is measured against, behind one shape, with their own defaults but for the
+ * TTL and patience that the case asks for. Those of Node are installed on demand into `bench/peers/locks`, versions exact;
+ * Redisson measures itself in a JVM of its own, because a call across processes would count against it.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -8,6 +9,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { EtcdCluster } from "./etcd-cluster.ts";
+import { startJvm } from "./jvm-process.ts";
 
 export interface PeerHold {
   release(): Promise<unknown>;
@@ -23,9 +25,20 @@ export interface LockPeer {
   /** Of the server that it alone uses. */
   readonly port?: number;
   acquire(name: string, options: { readonly ttlMs: number; readonly waitMs: number }): Promise<PeerHold>;
+  /** In another runtime: it runs whole cases by itself, and `acquire` is not for them. */
+  readonly itself?: SelfMeasuring;
   /** With whatever keeps it alive in that library; `onLost` where it tells. */
   hold?(name: string, options: { readonly ttlMs: number; readonly onLost: () => void }): Promise<PeerHold>;
   close(): Promise<void>;
+}
+
+export interface SelfMeasuring {
+  /** Microseconds of an acquisition and a release. */
+  cycles(count: number, together: number): Promise<number>;
+  /** Milliseconds from a release to the next turn. */
+  handOffs(contenders: number, each: number): Promise<{ readonly p50: number; readonly p99: number }>;
+  /** Resolves once everybody waits; then `serve` lets them go. */
+  queue(count: number): Promise<{ serve(): Promise<{ readonly drainMs: number; readonly inversions: number }> }>;
 }
 
 const folder = join(process.cwd(), "bench/peers/locks");
@@ -43,7 +56,18 @@ type Making = (port: number) => Promise<LockPeer> | LockPeer;
 /** `serverFor` gives each of them a server of its own: what one leaves behind counts for nobody else. */
 export async function lockPeers(serverFor: (name: string) => Promise<number>): Promise<LockPeer[]> {
   const peers: LockPeer[] = [];
-  for (const make of [bare, redlock4, redlock5, redlockUniversal, redisSemaphore, verrou, redisson] satisfies Making[]) {
+  const makings: readonly Making[] = [
+    bare,
+    redlock4,
+    redlock5,
+    redlockUniversal,
+    redisSemaphore,
+    verrou,
+    nodeRedisson,
+    redisson,
+    redissonFair,
+  ];
+  for (const make of makings) {
     try {
       const port = await serverFor(make.name);
       peers.push(Object.assign(await make(port), { port }));
@@ -199,7 +223,64 @@ async function verrou(port: number): Promise<LockPeer> {
   };
 }
 
-function redisson(port: number): LockPeer {
+/** Redisson on the JVM: RLock, which wakes one waiter of each process. */
+function redisson(port: number): Promise<LockPeer> {
+  return jvmPeer({ kind: "redisson", name: "Redisson (JVM)", version: "3.45.1", address: `redis://127.0.0.1:${port}` });
+}
+
+/** The same with its queue. */
+function redissonFair(port: number): Promise<LockPeer> {
+  return jvmPeer({ kind: "redisson-fair", name: "Redisson fair (JVM)", version: "3.45.1", address: `redis://127.0.0.1:${port}` });
+}
+
+/** Curator's InterProcessMutex on a ZooKeeper. */
+export function curator(port: number): Promise<LockPeer> {
+  return jvmPeer({ kind: "curator", name: "Curator (JVM)", version: "5.9.0", address: `127.0.0.1:${port}` });
+}
+
+async function jvmPeer(options: {
+  readonly kind: string;
+  readonly name: string;
+  readonly version: string;
+  readonly address: string;
+}): Promise<LockPeer> {
+  const { address, kind, name, version } = options;
+  const jvm = await startJvm("locks-jvm", "LockPeer", [kind, address]);
+  if ("skipped" in jvm) throw new Error(jvm.skipped);
+  const numbers = async (count: number): Promise<readonly number[]> =>
+    (await jvm.hear(new RegExp(`^[\\d.E-]+( [\\d.E-]+){${count - 1}}$`))).split(" ").map(Number);
+  return {
+    name,
+    version,
+    checksOwner: true,
+    acquire: () => Promise.reject(new Error(`${name} measures itself`)),
+    itself: {
+      async cycles(count, together) {
+        jvm.say(`cycles ${count} ${together}`);
+        return (await numbers(1))[0] ?? Number.NaN;
+      },
+      async handOffs(contenders, each) {
+        jvm.say(`handoffs ${contenders} ${each}`);
+        const [p50 = Number.NaN, p99 = Number.NaN] = await numbers(2);
+        return { p50, p99 };
+      },
+      async queue(count) {
+        jvm.say(`queue ${count}`);
+        await jvm.hear(/^waiting$/);
+        return {
+          async serve() {
+            jvm.say("go");
+            const [drainMs = Number.NaN, inversions = Number.NaN] = await numbers(2);
+            return { drainMs, inversions };
+          },
+        };
+      },
+    },
+    close: async () => jvm.stop(),
+  };
+}
+
+function nodeRedisson(port: number): LockPeer {
   const { Redisson } = require("node-redisson");
   const factory = new Redisson({ redis: { options: { host: "127.0.0.1", port } } });
   let next = 0;

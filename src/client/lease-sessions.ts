@@ -118,6 +118,12 @@ export class LeaseSessions implements SessionHost {
     return session;
   }
 
+  /** See `Store.sharedSessionIfOpen`. */
+  sharedIfOpen(ttlMs: number, { maxStallMs }: SessionOptions): ClientSession | undefined {
+    const session = this.#shared.get(sharedKey(ttlMs, maxStallMs))?.session;
+    return session?.alive ? session : undefined;
+  }
+
   /** The client's session of this TTL: one opening for all who ask meanwhile. */
   shared(ttlMs: number, { maxStallMs, signal, timeoutMs }: SessionOptions = {}): Promise<ClientSession> {
     const key = sharedKey(ttlMs, maxStallMs);

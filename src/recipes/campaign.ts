@@ -141,7 +141,7 @@ async function awaitTurn(parts: CampaignParts, scope: Scope, place: Place): Prom
   const { startedAt } = scope;
   const letGo = place.session.hold();
   try {
-    const token = await place.awaitTurn(place.first ? place.session.lost : scope.signal);
+    const token = place.firstTurn() ?? (await place.awaitTurn(scope.signal));
     if (parts.delay !== undefined) await parts.delay.begin(place, { mayWait: true, signal: scope.signal });
     return { place, hold: holdOf(parts, { place, token, letGo, waitedMs: store.platform.now() - startedAt }) };
   } catch (error) {
@@ -213,7 +213,8 @@ class Scope {
       const { waitMs } = this.request;
       if (waitMs !== Number.POSITIVE_INFINITY) {
         const leftMs = Math.min(waitMs - (platform.now() - this.startedAt), delayMsMax);
-        if (leftMs <= 0) link.abort(timeIsUp);
+        // A timer of somebody else's for the same time may have rung a fraction early.
+        if (leftMs < 1) link.abort(timeIsUp);
         else this.#timer = platform.setTimer(leftMs, () => link.abort(timeIsUp), { ref: true });
       }
       this.follow(this.#session);
@@ -253,7 +254,8 @@ class Joining implements JoinOptions {
   readonly quick: JoinOptions["quick"];
   readonly #scope: Scope;
 
-  constructor(store: Store, scope: Scope, session: Session, isQuick: boolean) {
+  constructor(scope: Scope, of: { readonly store: Store; readonly session: Session; readonly isQuick: boolean }) {
+    const { isQuick, session, store } = of;
     this.store = store;
     this.session = session;
     this.value = scope.request.value;
@@ -276,11 +278,11 @@ async function takePlace<P>(
   for (let tries = 1; ; tries++) {
     const isQuick = scope.request.signal === undefined && tries === 1;
     const session = isQuick
-      ? await openQuickly(store, asked, scope)
+      ? (store.sharedSessionIfOpen?.(asked) ?? (await openQuickly(store, asked, scope)))
       : await store.sharedSession({ ...asked, signal: scope.signal });
     scope.follow(session);
     try {
-      return await join(new Joining(store, scope, session, isQuick));
+      return await join(new Joining(scope, { store, session, isQuick }));
     } catch (error) {
       if (!hasCode(error, "SESSION_EXPIRED")) throw error;
       scope.follow(undefined);

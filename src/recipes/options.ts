@@ -13,6 +13,7 @@ export function checkName(name: string, recipe: string): void {
   if (typeof name !== "string" || name === "") {
     throw conclaveError("INVALID_OPTION", `\`name\` of a ${recipe} must be a text that is not empty.`);
   }
+  if (/^[ -~]+$/.test(name)) return;
   // A lone surrogate has no UTF-8 of its own: two such names would be one lock.
   if (name.includes("\u0000") || /\p{Surrogate}/u.test(name)) {
     throw conclaveError(

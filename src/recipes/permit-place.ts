@@ -130,8 +130,8 @@ class PermitPlace implements Place {
     return sum <= this.#rule.limit;
   }
 
-  get first(): boolean {
-    return this.fits;
+  firstTurn(): Revision | null {
+    return this.fits ? this.#granted() : null;
   }
 
   guard(): Compare {
@@ -156,9 +156,7 @@ class PermitPlace implements Place {
       }
       this.#ahead = await this.#look(signal);
     }
-    if (!this.session.alive)
-      throw conclaveError("SESSION_LOST", `The session ended while "${this.store.namespace}" was passed on to it.`);
-    return this.#ahead.revision;
+    return this.#granted();
   }
 
   whenGone(signal: AbortSignal): Promise<boolean> {
@@ -167,6 +165,12 @@ class PermitPlace implements Place {
 
   leave(): Promise<void> {
     return leaveQueue(this, { inDoubt: this.#inDoubt });
+  }
+
+  #granted(): Revision {
+    if (!this.session.alive)
+      throw conclaveError("SESSION_LOST", `The session ended while "${this.store.namespace}" was passed on to it.`);
+    return this.#ahead.revision;
   }
 
   leaveAsking(timeoutMs: number): Promise<LastWord | null> {

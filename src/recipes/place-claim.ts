@@ -23,8 +23,8 @@ export interface Place {
   /** Never used before, never used again. */
   readonly key: string;
   readonly createRevision: Revision;
-  /** Whether the turn came with the place: `awaitTurn` then waits for nothing. */
-  readonly first: boolean;
+  /** The token, where the turn came with the place; null: wait for it. @throws SESSION_LOST, as `awaitTurn` */
+  firstTurn(): Revision | null;
   /** Holds as long as the place does. Elsewhere than in the queue's own store it needs `caps.crossNamespace`. */
   guard(): Compare;
   /**

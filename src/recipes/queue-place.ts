@@ -81,9 +81,8 @@ export class QueuePlace implements Place {
     this.#standing = standing;
   }
 
-  /** Whether the turn came with joining. */
-  get first(): boolean {
-    return this.#standing.ahead === null;
+  firstTurn(): Revision | null {
+    return this.#standing.ahead === null ? this.#granted(this.#standing.revision) : null;
   }
 
   guard(): Compare {
@@ -91,7 +90,6 @@ export class QueuePlace implements Place {
   }
 
   async awaitTurn(signal: AbortSignal): Promise<Revision> {
-    if (this.first) return this.#granted(this.#standing.revision);
     const bell = new Bell<Wake>();
     const link = linkSignal(signal);
     try {
@@ -185,7 +183,7 @@ export function queueOf(line: Line): Queue {
   };
 }
 
-async function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
+function join(options: JoinOptions, line: Line): Promise<QueuePlace> {
   const claim = new Claim(options, line);
   const native = line === exclusiveLine ? options.store.native : undefined;
   return claim.make(async (call) => {

@@ -24,6 +24,7 @@ export const everyKey: BinaryRange = { from: "", to: "\xff" };
 /** What stands before each key of the namespace. @throws INVALID_OPTION */
 export function namespacePrefix(namespace: string): string {
   if (typeof namespace !== "string") throw conclaveError("INVALID_OPTION", "A namespace must be a string.");
+  if (/^[ -~]*$/.test(namespace)) return `${namespace}\0`;
   if (namespace.includes("\0")) {
     throw conclaveError("INVALID_OPTION", `Namespace ${JSON.stringify(namespace)} holds U+0000.`);
   }

@@ -246,6 +246,8 @@ export interface Store {
   session(options?: SessionOptions): Promise<Session>;
   /** The process's session of this TTL (and `maxStallMs`), opened on first use and opened anew once lost. Never closed by a recipe. */
   sharedSession(options?: SessionOptions): Promise<Session>;
+  /** The same where it is open already: nothing to wait for. Left out: the engine cannot tell. */
+  sharedSessionIfOpen?(options: SessionOptions): Session | undefined;
   /** Ends when the signal aborts (quietly) or the engine closes. */
   watch(range: KeyRange, options?: WatchOptions): AsyncIterable<WatchBatch>;
   /** The clock by which the engine's sessions and waits are judged. */

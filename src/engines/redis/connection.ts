@@ -32,6 +32,8 @@ export interface Waiting {
 
 /** Commands that wait for their replies. */
 const waitingMax = 100_000;
+/** Longer delays overflow Node's timers. */
+const delayMsMax = 2_147_483_647;
 
 export class Connection {
   readonly address: Address;
@@ -147,7 +149,8 @@ export class Connection {
   #setAlarm(atMs: number): void {
     clearTimeout(this.#alarm);
     this.#alarmAtMs = atMs;
-    this.#alarm = setTimeout(() => this.#onAlarm(), Math.max(1, Math.ceil(atMs - performance.now())));
+    const delayMs = Math.min(Math.max(1, Math.ceil(atMs - performance.now())), delayMsMax);
+    this.#alarm = setTimeout(() => this.#onAlarm(), delayMs);
     this.#alarm.unref();
   }
 

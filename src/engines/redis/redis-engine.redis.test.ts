@@ -1,9 +1,10 @@
 /**
- * The contract of `Store` on a real Redis or Valkey: as it is, and with a network that does what networks do.
+ * The contract of `Store` on a real Redis or Valkey: as it is, behind Sentinels, in a Cluster, and with a network that does
+ * what networks do.
  */
 import { afterAll, describe, test } from "vitest";
 import { type AnswerFault, FaultProxy } from "../../../test/servers/fault-proxy.ts";
-import { startRedis } from "../../../test/servers/redis.ts";
+import { startRedis, startRedisCluster, startRedisSentinel } from "../../../test/servers/redis.ts";
 import { contractSuite } from "../../testing/contract-suite.ts";
 import { openRedis } from "./redis-engine.ts";
 
@@ -69,6 +70,32 @@ if ("skipped" in redis) {
       },
     });
   }
+}
+
+for (const [form, start] of [
+  ["behind Sentinels", startRedisSentinel],
+  ["in a Cluster", startRedisCluster],
+] as const) {
+  const group = await start();
+  if ("skipped" in group) {
+    test.skip(`the contract on Redis ${form}: ${group.skipped}`, () => undefined);
+    continue;
+  }
+  afterAll(() => group.stop());
+  const url = `${group.url}?quarantineMs=-1`;
+  const probe = await openRedis({ url });
+  const { caps } = probe;
+  await probe.close();
+  contractSuite({
+    describe: (title, body) => describe(`${title}, ${form}`, body),
+    test,
+    skip: test.skip,
+    caps,
+    open: async () => {
+      const engine = await openRedis({ url });
+      return { engine, dispose: () => engine.close() };
+    },
+  });
 }
 
 /** Mulberry32. */

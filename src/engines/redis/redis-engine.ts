@@ -22,7 +22,6 @@ import { ThreadKeeper } from "../../host/thread-keeper.ts";
 import type { Caps } from "../../store/caps.ts";
 import type { Finding } from "../../store/finding.ts";
 import { namespacePrefix } from "../../store/key.ts";
-import { findNamespaces, keysTxn } from "../../store/namespaces.ts";
 import type { CallOptions, Engine, NamespacesOptions, Store } from "../../store/store.ts";
 import { parseRedisUrl, type RedisUrl } from "./address.ts";
 import { decodeChangeMessage } from "./change-message.ts";
@@ -34,12 +33,11 @@ import { PrimaryLink, type RedisLink } from "./link.ts";
 import { primaryFinder } from "./primary-finder.ts";
 import { PushConnection, type RedisPushHandler } from "./push.ts";
 import { redisCaps, redisLimits, timeoutMsDefault } from "./redis-caps.ts";
+import { namesInUse } from "./redis-names.ts";
 import { RedisStore, runTxn, ttlMsDefault } from "./redis-store.ts";
 import { channelOf, ScriptCaller, tagOf } from "./script-caller.ts";
-import { scripts } from "./scripts.ts";
 import { readServerReport, type ServerReport } from "./server-report.ts";
 import { slotOf } from "./slot.ts";
-import { decodeRangeKeys, encodeTxn } from "./txn-codec.ts";
 
 export interface RedisOptions {
   /** See `parseRedisUrl`. */
@@ -200,13 +198,7 @@ export class RedisEngine implements Engine, LeaseKeeping {
   }
 
   namespaces(options: NamespacesOptions = {}): Promise<readonly string[]> {
-    const { signal, timeoutMs = timeoutMsDefault } = options;
-    const call = { timeoutMs, writes: false, ...(signal === undefined ? {} : { signal }) };
-    return findNamespaces(options, async ({ from, to }, limit) => {
-      // The script asks each range for its namespace. No whole key lies between a bound and the same with the zero byte.
-      const args = [redisLimits.resultBytesMax, ...encodeTxn(keysTxn({ from: `${from}\0`, to }, limit))];
-      return decodeRangeKeys(await this.#caller.run(scripts.leanTxn, args, call));
-    });
+    return namesInUse({ caller: this.#caller, link: this.#options.link }, options);
   }
 
   /** In the thread of a keeper: keeps alive a session of another thread. */

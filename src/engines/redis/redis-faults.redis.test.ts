@@ -67,6 +67,32 @@ test.skipIf(isMissing)("an acquisition whose answer is lost is asked again, hold
   await until(async () => (await lock.queue()).length === 0, "the queue is empty");
 });
 
+test.skipIf(isMissing)(
+  "calls that are not answered end each at its own time, and their late answers reach nobody else",
+  async () => {
+    const proxy = await proxyOf(redis.port);
+    const engine = await engineOn(`redis://127.0.0.1:${proxy.port}`, { quarantineMs: -1 });
+    const store = engine.store(name());
+    await store.txn({ then: [op.put("a", "1")] });
+    // Answers come, but too late for all and in one piece.
+    proxy.onAnswer = () => ({ kind: "coalesce", delayMs: 600 });
+    const startedAt = performance.now();
+    const timed = [300, 100, 450, 200, 10_000_000_000].map(async (timeoutMs) => {
+      const outcome = await store.txn({ then: [op.get("a")] }, { timeoutMs }).catch((error: unknown) => error);
+      return { timeoutMs, tookMs: performance.now() - startedAt, outcome };
+    });
+    const [patient] = (await Promise.all(timed)).splice(-1);
+    for (const { timeoutMs, tookMs, outcome } of (await Promise.all(timed)).slice(0, -1)) {
+      expect(hasCode(outcome, "TIMEOUT") && !outcome.definite).toBe(true);
+      expect(tookMs).toBeGreaterThanOrEqual(timeoutMs - 2);
+    }
+    expect(patient?.outcome).toMatchObject({ results: [{ kind: "get", entry: { text: "1" } }] });
+    expect(patient?.tookMs).toBeGreaterThanOrEqual(500);
+    proxy.onAnswer = undefined;
+    expect((await store.txn({ then: [op.get("a")] })).results).toMatchObject([{ entry: { text: "1" } }]);
+  },
+);
+
 test.skipIf(isMissing)("a write whose answer is lost is never sent again behind the caller's back", async () => {
   const proxy = await proxyOf(redis.port);
   const engine = await engineOn(`redis://127.0.0.1:${proxy.port}`, { quarantineMs: -1 });

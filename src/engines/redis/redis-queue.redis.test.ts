@@ -175,6 +175,10 @@ test.skipIf(isMissing)(
     }
     expect((await cells(name)).length).toBe(100);
     await session.close();
+    // Nobody joins by a session that has ended: the general script says so, in words.
+    const ghost = { key: `${session.id}/2`, value: "", session: session.id };
+    expect(await engine.store("lock/ghost").native?.joinQueue?.(ghost, {})).toBe(null);
+    await expect(joinByTxn(engine.store("lock/ghost"), ghost)).rejects.toMatchObject({ code: "SESSION_EXPIRED" });
     const mine = await other.store("x").sharedSession({ ttlMs: 3_000 });
     // By the short script, by the general one, and by reading.
     expect(await join(other.store("lock/gone-0"), { key: "n/1", value: "", session: mine.id })).toMatchObject({ aheadCount: 0 });
@@ -186,6 +190,7 @@ test.skipIf(isMissing)(
     expect(read.results).toMatchObject([{ count: 0 }]);
     // Its end has a revision, so that no two states have the same.
     expect(read.revision).toBe(revision + 1);
+    expect(await other.namespaces({ prefix: "lock/gone-" })).toEqual(["lock/gone-0", "lock/gone-1"]);
     await until(async () => (await cells(name)).length < 30);
     expect(await cells(name)).toContain("lock/gone-0");
   },

@@ -17,13 +17,14 @@ const valueLengthMax = 8_192;
 export class RedisQueue implements NativeRecipes {
   readonly #caller: ScriptCaller;
   readonly #prefix: string;
-  readonly #name: Argument;
+  /** The field of its cell. */
+  readonly #cell: Argument;
 
   /** `prefix`: see `namespacePrefix`. */
   constructor(prefix: string, caller: ScriptCaller) {
     this.#caller = caller;
     this.#prefix = prefix;
-    this.#name = bytesArgument(prefix.slice(0, -1));
+    this.#cell = bytesArgument(`n${prefix.slice(0, -1)}`);
   }
 
   async joinQueue(
@@ -31,9 +32,8 @@ export class RedisQueue implements NativeRecipes {
     options: CallOptions,
   ): Promise<Joined | null> {
     if (!isPlain(key) || value.length > valueLengthMax || this.#prefix.length + key.length > redisLimits.keyBytesMax) return null;
-    const reply = await this.#run(scripts.join, [this.#name, key, session, value], options);
-    if (reply === 0) return null;
-    if (reply instanceof Uint8Array) return { revision: numberOf(reply), ahead: null };
+    const reply = await this.#run(scripts.join, [this.#cell, key, `s${session}`, value], options);
+    if (typeof reply === "number") return reply === 0 ? null : { revision: reply, ahead: null };
     const [revision, count, ahead] = listOf(reply);
     if (!(ahead instanceof Uint8Array)) throw malformed();
     // Copied: a view would keep the whole chunk of the socket alive.
@@ -42,7 +42,7 @@ export class RedisQueue implements NativeRecipes {
 
   async leaveQueue(key: string, options: CallOptions): Promise<true | null> {
     if (!isPlain(key)) return null;
-    return (await this.#run(scripts.drop, [this.#name, key], options)) === 1 ? true : null;
+    return (await this.#run(scripts.drop, [this.#cell, key], options)) === 1 ? true : null;
   }
 
   #run(script: Script, args: readonly Argument[], { signal, timeoutMs = timeoutMsDefault }: CallOptions): Promise<Reply> {

@@ -80,6 +80,10 @@ export class RedisStore implements Store {
     return this.#options.sessions.shared(this.#ttlMsOf(options), options);
   }
 
+  sharedSessionIfOpen(options: SessionOptions): Session | undefined {
+    return this.#options.sessions.sharedIfOpen(this.#ttlMsOf(options), options);
+  }
+
   watch(range: KeyRange, { from, signal, namespace = this.namespace }: WatchOptions = {}): AsyncIterable<WatchBatch> {
     const prefix = namespacePrefix(namespace);
     return this.#options.hub.watch(prefix.slice(0, -1), { range: wholeRange(prefix, range, this.caps.limits), from, signal });

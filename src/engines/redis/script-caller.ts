@@ -30,6 +30,11 @@ export class ScriptCaller {
     this.#client = [options.quarantineMs, this.#ttlMsMax];
   }
 
+  /** Of the hash with the cells. */
+  get metaKey(): string {
+    return this.#keys[0] as string;
+  }
+
   /** The longest TTL of this client decides how long a failover is waited out where the data do not tell. */
   noteTtl(ttlMs: number): void {
     if (ttlMs <= this.#ttlMsMax) return;

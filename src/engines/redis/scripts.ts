@@ -527,32 +527,34 @@ return {'OK', text(revision)}
 /**
  * A queue's join: puts a new key of a living session, and tells its revision, and where it is not the first how many there
  * are and the one before it. 0: it is not plain (a server that is not known, a session to end, a key that is there), nothing
- * was done, and the general script sees to it. ARGV[1]: the run id; ARGV[2..5]: namespace, key, session, value. The key has
- * neither spaces nor control characters.
+ * was done, and the general script sees to it. ARGV[1]: the run id; ARGV[2..5]: the field of the namespace's cell, the key, the
+ * field of the session, the value. The key has neither spaces nor control characters.
  *
  * Sessions whose time is up matter only to who stands behind one: where the queue is empty nobody is looked for.
  */
 const join = `
-local M, name, key, session = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
-local meta = redis.call('HMGET', M, 'r', 'run', 'f', 's' .. session, 'n' .. name)
+local M, field, key = KEYS[1], ARGV[2], ARGV[3]
+local meta = redis.call('HMGET', M, 'r', 'run', 'f', ARGV[4], field)
 if not meta[2] or meta[3] ~= '${layoutVersion}' or not meta[4] then return 0 end
 if meta[2] ~= ARGV[1] and not (ARGV[1] == '' and string.find(redis.call('INFO', 'server'), meta[2], 1, true)) then return 0 end
 local revision, cell = meta[1] + 1, meta[5]
 if revision >= 9007199254740991 then return 0 end
 local digits = string.format('%.0f', revision)
+local thin = key .. ' ' .. digits .. ' ' .. string.sub(ARGV[4], 2) .. '\\n' .. ARGV[5]
 if not cell then
-  redis.call('HSET', M, 'r', digits, 'n' .. name, key .. ' ' .. digits .. ' ' .. session .. '\\n' .. ARGV[5])
-  return digits
+  redis.call('HSET', M, 'r', digits, field, thin)
+  return revision
 end
 
 local E, K, C, B, S = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local name, session = string.sub(field, 2), string.sub(ARGV[4], 2)
 local tag, whole = string.sub(M, 1, -2), name .. '\\0' .. key
 ${sharedLines}
 local time = redis.call('TIME')
 if tonumber(redis.call('ZRANGE', S, 0, 0, 'WITHSCORES')[2]) <= time[1] * 1000 + math.floor(time[2] / 1000) then return 0 end
 if cell ~= '*' and not inflate(name, cell) then
-  redis.call('HSET', M, 'r', digits, 'n' .. name, key .. ' ' .. digits .. ' ' .. session .. '\\n' .. ARGV[5])
-  return digits
+  redis.call('HSET', M, 'r', digits, field, thin)
+  return revision
 end
 local blob = digits .. ' ' .. digits .. ' 1 ' .. session .. '\\n' .. ARGV[5]
 if redis.call('HSETNX', E, whole, blob) == 0 then return 0 end
@@ -562,28 +564,26 @@ redis.call('ZADD', B, session, whole)
 redis.call('HSET', M, 'r', digits)
 publish(name, digits, change(whole, '', blob))
 local last = redis.call('ZREVRANGEBYLEX', C, '(' .. name .. '\\1', '[' .. name .. '\\0', 'LIMIT', 1, 1)
-if not last[1] then return digits end
+if not last[1] then return revision end
 local count = redis.call('ZLEXCOUNT', C, '[' .. name .. '\\0', '(' .. name .. '\\1')
 return {digits, count, string.sub(last[1], #name + 18)}
 `;
 
-/** A key's deletion by itself, such as a release: 1, also where there is none. ARGV[2]: its namespace; ARGV[3]: key. */
+/** A key's deletion by itself, such as a release: 1, also where there is none. ARGV[2]: the field of its namespace's cell; ARGV[3]: key. */
 const drop = `
-local M, name, key = KEYS[1], ARGV[2], ARGV[3]
-local meta = redis.call('HMGET', M, 'r', 'f', 'n' .. name)
-if meta[2] ~= '${layoutVersion}' then return 0 end
+local M, field, key = KEYS[1], ARGV[2], ARGV[3]
+local meta = redis.call('HMGET', M, 'r', 'f', field)
+if meta[2] ~= '${layoutVersion}' or meta[1] + 1 >= 9007199254740991 then return 0 end
 local cell = meta[3]
 if not cell then return 1 end
-local revision = meta[1] + 1
-if revision >= 9007199254740991 then return 0 end
-local digits = string.format('%.0f', revision)
 if cell ~= '*' then
   if string.sub(cell, 1, #key + 1) ~= key .. ' ' then return 1 end
-  redis.call('HDEL', M, 'n' .. name)
-  redis.call('HSET', M, 'r', digits)
+  redis.call('HDEL', M, field)
+  redis.call('HINCRBY', M, 'r', 1)
   return 1
 end
 
+local name, digits = string.sub(field, 2), string.format('%.0f', meta[1] + 1)
 local E, K, C, B = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tag, whole = string.sub(M, 1, -2), name .. '\\0' .. key
 ${sharedLines}
