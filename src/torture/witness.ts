@@ -36,7 +36,8 @@ export async function openWitness(cluster: Cluster, numberPath: string): Promise
   };
 }
 
-async function readFinalState(conclave: Conclave, numberPath: string): Promise<FinalState> {
+/** What a run left in a store with locks. When nobody writes any more. */
+export async function readFinalState(conclave: Conclave, numberPath: string): Promise<FinalState> {
   const file = new NumberFile(numberPath).read();
   const set = (await readAll(conclave, setPrefix)).map((entry) => ({
     element: entry.key.slice(setPrefix.length),

@@ -8,7 +8,7 @@ import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts
 import type { Database, DatabaseCall } from "./database.ts";
 import { functionName } from "./function-caller.ts";
 import { functionStatements, placed, versionHash } from "./functions.ts";
-import { layoutVersion, schemaOf, tableStatements } from "./tables.ts";
+import { lastTable, layoutVersion, schemaOf, tableStatements } from "./tables.ts";
 
 /** Any number that nobody else is likely to use: "conclave" as a number. */
 const installLock = "716377889";
@@ -48,8 +48,12 @@ function installation(group: string, serverGiven: string | null): string {
 function statementsOf(group: string, serverGiven: string | null): string[] {
   const schema = schemaOf(group);
   const given = serverGiven === null ? "NULL" : `'${serverGiven}'`;
+  const tables = tableStatements.map((statement) => placed(statement, schema)).join(";\n");
   return [
-    ...[...tableStatements, ...functionStatements].map((statement) => placed(statement, schema)),
+    // Not touched where they stand: CREATE INDEX locks a table before it finds that there is nothing to do, and a client at
+    // work that holds the row of `meta`, which is wanted below, waits for that table: each would wait for the other.
+    `DO $install$ BEGIN IF to_regclass('${schema}.${lastTable}') IS NULL THEN\n${tables};\nEND IF; END $install$`,
+    ...functionStatements.map((statement) => placed(statement, schema)),
     `INSERT INTO ${schema}.meta (layout, server) VALUES (${layoutVersion}, ${functionName(group, "server")}(${given})) ON CONFLICT DO NOTHING`,
   ];
 }

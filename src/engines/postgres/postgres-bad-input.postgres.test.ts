@@ -299,6 +299,45 @@ test.skipIf(isMissing)(
   60_000,
 );
 
+test.skipIf(isMissing)("making what is there already does not get in the way of clients at work, nor they in its", async () => {
+  const group = "busy_install";
+  const first = await openPostgres({ url: server.url, group });
+  await first.close();
+  const [atWork, installing] = [1, 2].map(() => new pg.Client({ connectionString: server.url })) as [pg.Client, pg.Client];
+  await Promise.all([atWork.connect(), installing.connect()]);
+  // As the function that opens a session: the row of `meta`, then the table of sessions. What was made while it stands
+  // between the two is everything that `connect` makes, or an administrator's migration.
+  await atWork.query("BEGIN");
+  await atWork.query(`UPDATE ${group}.meta SET session = session + 1`);
+  const installed = installing.query(postgresSchema(group)).catch((error: unknown) => error);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await atWork.query(`INSERT INTO ${group}.sessions (id, deadline) VALUES (1, now())`);
+  await atWork.query("COMMIT");
+  expect(await installed).not.toBeInstanceOf(Error);
+  await Promise.all([atWork.end(), installing.end()]);
+});
+
+test.skipIf(isMissing)(
+  "many clients that come to an empty database at once all get to work",
+  async () => {
+    const group = "fleet";
+    const work = async (): Promise<void> => {
+      const engine = await openPostgres({ url: server.url, group, connectionsMax: 3 });
+      for (let time = 0; time < 5; time++) {
+        const session = await engine.store("fleet").session();
+        await engine.store("fleet").txn({ then: [op.add("n", 1)] });
+        await session.close();
+      }
+      await engine.close();
+    };
+    await Promise.all(Array.from({ length: 10 }, work));
+    const engine = await openPostgres({ url: server.url, group });
+    expect((await engine.store("fleet").txn({ then: [op.add("n", 0)] })).results).toEqual([{ kind: "add", value: 50 }]);
+    await engine.close();
+  },
+  60_000,
+);
+
 test.skipIf(isMissing)(
   "the doctor names settings that weaken the promise, and no more",
   async () => {

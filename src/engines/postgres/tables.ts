@@ -19,6 +19,9 @@ export function schemaOf(group: string): string {
   return `"${group}"`;
 }
 
+/** Where it stands, the others do. */
+export const lastTable = "watchers";
+
 /** Statements, in order; each may be run again. `S` stands for the schema. */
 export const tableStatements: readonly string[] = [
   "CREATE SCHEMA IF NOT EXISTS S",
