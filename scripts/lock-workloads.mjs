@@ -66,7 +66,7 @@ function isCaught({ expected, file, find, name, replace }, options) {
     if (parts.length !== 2) throw new Error(`"${name}" fits ${parts.length - 1} times into ${file}; it must fit once.`);
     writeFileSync(join(folder, file), parts.join(replace));
     const json = join(folder, "result.json");
-    const { status } = run(folder, ["--seed", "1", "--json", json, ...options], "ignore");
+    const { status } = run(folder, ["--seed", "1", "--seconds", "15", "--json", json, ...options], "ignore");
     const kinds = existsSync(json)
       ? JSON.parse(readFileSync(json, "utf8")).flatMap(({ violations = [] }) => violations.map(({ kind }) => kind))
       : [];

@@ -22,6 +22,7 @@ interface Line {
   readonly lateWrites?: number;
   readonly registers?: string;
   readonly violations?: WorkloadResult["verdict"]["violations"];
+  readonly excused?: WorkloadResult["excused"];
 }
 
 process.exit(await main());
@@ -56,17 +57,23 @@ async function runOn(engine: string): Promise<Line> {
   if (rig === undefined || "skipped" in rig) return { engine, skipped: rig?.skipped ?? "unknown" };
   try {
     const durationMs = Number(values.seconds ?? 20) * 1_000;
-    const { directory, faults, verdict } = await runWorkloads({ rig, ttlMs, seed, durationMs, keep: values.keep ?? false });
+    const { directory, excused, faults, verdict } = await runWorkloads({
+      rig,
+      ttlMs,
+      seed,
+      durationMs,
+      keep: values.keep ?? false,
+    });
     if (directory !== undefined) console.error(`kept ${directory}`);
     const { counts, lateWrites, registers, violations } = verdict;
     const registersText = registers.undecided ?? `${registers.registerCount} of them, ${registers.operationCount} operations`;
-    return { engine, seed, faults, counts, lateWrites: lateWrites.length, registers: registersText, violations };
+    return { engine, seed, faults, counts, lateWrites: lateWrites.length, registers: registersText, violations, excused };
   } finally {
     await rig.stop();
   }
 }
 
-function textOf({ counts, engine, faults, lateWrites, registers, seed, skipped, violations = [] }: Line): string {
+function textOf({ counts, engine, excused = [], faults, lateWrites, registers, seed, skipped, violations = [] }: Line): string {
   if (skipped !== undefined) return `${engine}: skipped, ${skipped}`;
   const told = Object.entries(faults ?? {}).map(([fault, count]) => `${count} ${fault}`);
   return [
@@ -77,5 +84,7 @@ function textOf({ counts, engine, faults, lateWrites, registers, seed, skipped, 
     `  registers   ${registers}`,
     `  violations  ${violations.length === 0 ? "none" : violations.length}`,
     ...violations.slice(0, 10).map(({ kind, text }) => `    ${kind}: ${text}`),
+    ...(excused.length === 0 ? [] : [`  excused     ${excused.length}: this server may end leases that live, as doctor says`]),
+    ...excused.slice(0, 5).map(({ kind, text }) => `    ${kind}: ${text}`),
   ].join("\n");
 }

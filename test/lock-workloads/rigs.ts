@@ -2,6 +2,7 @@
  * The servers that the lock workloads run on, and what the nemesis can do to each.
  */
 
+import { connect } from "../../src/index.ts";
 import { startEtcd } from "../servers/etcd.ts";
 import { pass } from "../servers/lock-trial.ts";
 import { startPostgres } from "../servers/postgres.ts";
@@ -11,6 +12,8 @@ import { startZooKeeper } from "../servers/zookeeper.ts";
 
 export interface Rig {
   readonly url: string;
+  /** By the engine's own word (`caps.linearizable`), a failover ends no lease that lives. */
+  readonly keepsLeases: boolean;
   /** Puts a server to sleep: the one that leads, where there are several. Answers with what wakes it. */
   pause(): Promise<() => Promise<void>>;
   /** SIGKILL to it. Answers with what starts it again on its data. */
@@ -91,9 +94,11 @@ function ofProcess(process: Stoppable & { start(): Promise<void> }): Target {
   return { stoppable: process, restart: () => process.start() };
 }
 
-function rigOf({ target, ...rest }: Pick<Rig, "url" | "stop"> & { readonly target: () => Promise<Target> }): Rig {
+async function rigOf({ target, ...rest }: Pick<Rig, "url" | "stop"> & { readonly target: () => Promise<Target> }): Promise<Rig> {
+  await using conclave = await connect(rest.url);
   return {
     ...rest,
+    keepsLeases: conclave.caps.linearizable === "always",
     async pause() {
       const { stoppable } = await target();
       await stoppable.pause();
