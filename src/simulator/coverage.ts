@@ -33,6 +33,9 @@ const stack = [
   "a hold is lost",
   "a guard refuses",
   "a client sleeps longer than its lease",
+  "an item of a queue is given back",
+  "a latch opens",
+  "a double barrier lets its members in",
 ] as const;
 
 const pbft = [

@@ -217,6 +217,6 @@ export function sleep(process: SimulatedProcess, delayMs: number): Promise<void>
   });
 }
 
-function isDefinite(error: unknown): boolean {
+export function isDefinite(error: unknown): boolean {
   return (error as { definite?: boolean }).definite === true || hasCode(error, "CLOSED");
 }

@@ -29,6 +29,7 @@ import { InvariantViolation } from "./invariant-violation.ts";
 import { ObservedCore } from "./observed-core.ts";
 import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
+import { judgeRecipes, RecipeOracles, recipeClientCount, runRecipes } from "./recipe-workload.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import type { DiskFaultEvent } from "./schedule.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
@@ -119,9 +120,14 @@ export class World implements FaultTarget {
   #wiped: string | undefined;
   readonly #filter: FaultFilter;
   readonly #clockRates = new Map<string, number>();
+  /** How far clocks may be off their rate. */
+  readonly #drift: number;
   readonly #observations: Observations;
   readonly #truth = new WatchTruth();
   readonly #watchers: WatchParts[] = [];
+  readonly #recipes: RecipeOracles;
+  /** Of the clients that use the recipes; dice of their own, so that the others' are what they were without them. */
+  readonly #recipeRandom: Random;
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -137,6 +143,8 @@ export class World implements FaultTarget {
     this.#addresses = new Map(this.members.map((name) => [name, name]));
     this.#checker = options.protocol.makeChecker({ voters: this.members, learners: [] });
     this.#observations = new Observations(this.#checker.coverage);
+    this.#recipeRandom = new Random(seed ^ 0x7ec19e5);
+    this.#recipes = new RecipeOracles(this.#checker.coverage, this.#recipeRandom.integer(0, 1_000));
     this.#datagrams = new Datagrams(this.#queue, new Dice(seed));
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
     this.#filter = options.filter ?? new FaultFilter();
@@ -149,6 +157,7 @@ export class World implements FaultTarget {
     this.#snapshotEveryBytes = isTiny ? snapshotEveryBytes : 100_000_000;
     this.#usesDatagrams = this.#random.chance(0.5);
     const drift = this.#filter.has("drift", this.#random.chance(0.5)) ? options.protocol.clockDriftMax : 0;
+    this.#drift = drift;
     const processes = [...this.members, ...Array.from({ length: clientCount }, (_, number) => `client-${number}`)];
     for (const name of processes) this.#clockRates.set(name, 1 + this.#random.between(-drift, drift));
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
@@ -162,6 +171,7 @@ export class World implements FaultTarget {
   async run(floors: RunFloors): Promise<WorldReport> {
     for (const node of this.#nodes.values()) this.#boot(node);
     for (let number = 0; number < clientCount; number++) this.#startClient(number);
+    for (let number = 0; number < recipeClientCount; number++) this.#startRecipeClient(number);
     const player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
     const faults = new FaultSchedule({
       queue: this.#queue,
@@ -327,9 +337,9 @@ export class World implements FaultTarget {
     });
   }
 
-  #makeProcess(name: string): SimulatedProcess {
+  #makeProcess(name: string, random = this.#random.fork()): SimulatedProcess {
     const clockRate = this.#clockRates.get(name) ?? 1;
-    return new SimulatedProcess({ name, queue: this.#queue, random: this.#random.fork(), wallBaseMs, clockRate });
+    return new SimulatedProcess({ name, queue: this.#queue, random, wallBaseMs, clockRate });
   }
 
   #boot(node: Node): void {
@@ -425,15 +435,7 @@ export class World implements FaultTarget {
 
   #startClient(number: number): void {
     const process = this.#makeProcess(`client-${number}`);
-    const client = new Client({
-      platform: process.platform,
-      transport: this.#network.transportOf(process),
-      addresses: [...this.members],
-      cluster,
-      caps,
-      clientName: process.name,
-    });
-    this.#clients.push({ client, process });
+    const client = this.#makeClient(process);
     const parts: WorkloadParts = {
       client,
       process,
@@ -451,6 +453,35 @@ export class World implements FaultTarget {
     }
     const work = number < 2 ? runRegisters(parts) : runLocks(parts);
     work.catch((error: unknown) => this.#fail(error));
+  }
+
+  #startRecipeClient(number: number): void {
+    const name = `recipes-${number}`;
+    const drift = this.#drift;
+    this.#clockRates.set(name, 1 + this.#recipeRandom.between(-drift, drift));
+    const process = this.#makeProcess(name, this.#recipeRandom.fork());
+    const client = this.#makeClient(process);
+    runRecipes({
+      client,
+      process,
+      random: this.#recipeRandom.fork(),
+      oracles: this.#recipes,
+      nowMs: () => this.#queue.nowMs,
+      isStopped: () => this.#stopped,
+    }).catch((error: unknown) => this.#fail(error));
+  }
+
+  #makeClient(process: SimulatedProcess): Client {
+    const client = new Client({
+      platform: process.platform,
+      transport: this.#network.transportOf(process),
+      addresses: [...this.members],
+      cluster,
+      caps,
+      clientName: process.name,
+    });
+    this.#clients.push({ client, process });
+    return client;
   }
 
   /** Clients sleep too: a holder that slept through its lease must know it in its next line. */
@@ -504,7 +535,9 @@ export class World implements FaultTarget {
         await store.txn({ then: [{ kind: "put", key: "fresh", value: process.name }] }, { timeoutMs: settleMsMax });
       }
       for (const watcher of this.#watchers) await watchToTheEnd(watcher);
-      await judgeSets((this.#clients[0] as { client: Client }).client, this.#observations);
+      const { client } = this.#clients[0] as { client: Client };
+      await judgeSets(client, this.#observations);
+      await judgeRecipes(client, this.#recipes);
     })();
     await this.#until(work, "every client works again");
     await this.#untilEqual();
