@@ -8,7 +8,7 @@
 // The bugs stand in `mutants/*.mjs`; each file default-exports an array of
 //   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", tests?, explained? }
 // `world: "servers"`: what no simulator runs; hunted by its `tests`, on real servers, once and not from any base.
-// `--shrink` saves a short schedule of each kill in the core world into the folder (docs/schedule-format.md).
+// `--shrink` saves a short schedule of each kill in the core and stack worlds into the folder (docs/schedule-format.md).
 // `--replay` runs one saved schedule on each bug instead of hunting it. `--part 2/6`: the second of six shares of the list.
 // `source`: who shipped it, or which sentence it breaks. `find` must stand exactly once in `src/<file>`.
 // `explained`: why a survivor may survive; it is printed, and it still counts as a survivor.
@@ -229,10 +229,11 @@ async function simulate({ name, protocol, world }, base, copy) {
   // A patch that does not make sense is not a bug that was caught.
   if (["ReferenceError", "SyntaxError"].includes(failure.invariant)) throw new Error(failure.message);
   const row = { invariant: failure.invariant, message: failure.message, seed: failure.seed, steps, seconds };
-  if (values.shrink === undefined || world !== "core") return row;
+  if (values.shrink === undefined || !["core", "stack"].includes(world)) return row;
   const file = join(values.shrink, `${name.replace(/[^a-z0-9]+/gi, "-").toLowerCase()}.json`);
   mkdirSync(values.shrink, { recursive: true });
-  const shrunk = await run([args[0], "--protocol", protocol, "--seed", String(failure.seed), "--shrink", file], copy, 300);
+  const which = ["--protocol", protocol, "--world", world, "--seed", String(failure.seed)];
+  const shrunk = await run([args[0], ...which, "--shrink", file], copy, 1_200);
   console.log(shrunk.output.trim());
   if (existsSync(file)) {
     const schedule = JSON.parse(readFileSync(file, "utf8"));

@@ -52,8 +52,12 @@ test("a file that is no schedule, or of another version, is refused by name", as
     const path = join(place, "schedule.json");
     for (const [text, words] of [
       ["{}", 'not "conclave-schedule"'],
-      ['{"format":"conclave-schedule","version":2}', "of version 2"],
+      ['{"format":"conclave-schedule","version":3}', "of version 3"],
       ['{"format":"conclave-schedule","version":1}', 'lacks "protocol"'],
+      [
+        '{"format":"conclave-schedule","version":1,"protocol":"raft","world":"stack","dice":1,"setup":{},"events":[],"healAtMs":1}',
+        "do not go together",
+      ],
       ["not even JSON", "JSON"],
     ] as const) {
       await writeFile(path, text);

@@ -23,13 +23,13 @@ import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import {
+  type CoreSchedule,
+  type CoreWorldEvent,
   type FaultEvent,
   isLoad,
   type LoadEvent,
-  type Schedule,
   type Setup,
-  type TimedEvent,
-  type WorldEvent,
+  type Timed,
 } from "./schedule.ts";
 
 /** A snapshot's content: the index and the agreed time, which is all that there is to remember here. */
@@ -87,7 +87,7 @@ export class CoreWorld implements FaultTarget {
   readonly #operator: Operator | undefined;
   readonly #writer = new ByteWriter();
   /** What was done to the group so far, for a schedule; empty unless the world records. */
-  readonly events: TimedEvent[] = [];
+  readonly events: Timed<CoreWorldEvent>[] = [];
   readonly #records: boolean;
   /** Undefined while the faults last. */
   healedAtMs: number | undefined;
@@ -145,7 +145,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   /** The events of a schedule at their times, then peace as above. */
-  replay({ events, healAtMs }: Pick<Schedule, "events" | "healAtMs">): CoreWorldReport {
+  replay({ events, healAtMs }: Pick<CoreSchedule, "events" | "healAtMs">): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
     for (const event of events) this.#queue.schedule(event.atMs, () => this.#do(event));
     while (this.#queue.step(healAtMs));
@@ -220,7 +220,7 @@ export class CoreWorld implements FaultTarget {
     };
   }
 
-  #do(event: WorldEvent): void {
+  #do(event: CoreWorldEvent): void {
     if (this.#records) this.events.push({ ...event, atMs: this.#queue.nowMs });
     if (isLoad(event)) this.#load(event);
     else this.#player.play(event);

@@ -9,14 +9,14 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { replaySchedule, scheduleOfSeed } from "./core-schedule.ts";
-import { branchesOf } from "./coverage.ts";
+import { coverageOf, type Reached } from "./coverage.ts";
 import { type FaultChoice, FaultFilter, faultClassHelp, parseFaultClasses } from "./fault-filter.ts";
 import type { CheckerCounts } from "./group-checker.ts";
 import type { RunFloors } from "./run-floors.ts";
 import { formatSchedule, parseSchedule, type Schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
 import { type RunReport, type Simulation, simulations, type WorldName } from "./simulations.ts";
+import { replaySchedule, scheduleOfSeed } from "./world-schedule.ts";
 
 /** What stands behind "the protocols hold": one after the other by one command. */
 const longRuns = [
@@ -31,7 +31,7 @@ const usage = `npm run sim -- [options]
   --protocol NAME ${Object.keys(simulations).join(", ")} (default raft), or
                   all: the long run, ${longRuns.map(([name, steps]) => `${name} ${steps / 1e6}`).join(", ")} million steps (or --steps) of the core worlds
   --seed N        replay one seed (whole stack and core) and print its trace hash
-  --shrink FILE   with --seed: reduce what breaks the core world to a short schedule, and save it
+  --shrink FILE   with --seed: reduce what breaks the core world (or the stack's, by --world) to a short schedule, and save it
   --replay FILE   run a saved schedule (docs/schedule-format.md)
   --trace         with --seed: print every event of the members
   --seeds N       how many seeds (default 200)
@@ -44,7 +44,7 @@ ${faultClassHelp}
   --until-failure stop at the first violation
   --seconds N     stop after so long, whatever is left (for a budget)
   --cpu-seconds N the same, by the processor time of each process
-  --coverage      fail unless every rare branch of the world was reached (give it some hundred seeds), and print how often
+  --coverage      fail unless every rare branch of the world was reached often enough for so many seeds, and print how often
   --json          print the sums as one JSON object
 
 Exit code: 0 no violation, 1 a violation, 2 wrong usage.`;
@@ -101,11 +101,11 @@ else process.once("message", (settings: Settings) => void work(settings));
 async function main(): Promise<void> {
   const options = readOptions();
   if (options.replay !== undefined) {
-    process.exitCode = replayFile(options.replay);
+    process.exitCode = await replayFile(options.replay);
     return;
   }
   if (options.seed !== undefined && options.shrink !== undefined) {
-    process.exitCode = shrinkSeed(options.seed, options.settings, options.shrink);
+    process.exitCode = await shrinkSeed(options.seed, options.settings, options.shrink);
     return;
   }
   if (options.seed !== undefined) {
@@ -127,17 +127,25 @@ async function runAll(settings: Settings, { jobs, json, coverage }: ReturnType<t
   if (json) console.log(JSON.stringify({ tookMs, worlds: Object.fromEntries(sums), failures }));
   else report(settings.protocol, sums, failures, tookMs);
   const missed = coverage
-    ? sums.flatMap(([world, { branches }]) => reportCoverage(settings.protocol, world, branches, json))
+    ? sums.flatMap(([world, { seeds, branches }]) =>
+        reportCoverage({ protocol: settings.protocol, world, seeds }, branches, json),
+      )
     : [];
   return failures.length + missed.length > 0;
 }
 
-/** Answers the branches that no seed reached. */
-function reportCoverage(protocol: string, world: WorldName, hits: Record<string, number>, json: boolean): readonly string[] {
-  const expected = branchesOf(protocol, world);
-  if (!json) for (const branch of expected) console.log(`  ${String(hits[branch] ?? 0).padStart(9)}  ${world}: ${branch}`);
-  const missed = expected.filter((branch) => hits[branch] === undefined);
-  for (const branch of missed) console.error(`${protocol}, ${world}: no seed reached "${branch}"`);
+/** Answers the branches that were not reached often enough. */
+function reportCoverage(run: Parameters<typeof coverageOf>[0], hits: Record<string, number>, json: boolean): readonly Reached[] {
+  const reached = coverageOf(run, hits);
+  const { protocol, world } = run;
+  if (!json)
+    for (const { branch, hits, owed } of reached)
+      console.log(`  ${String(hits).padStart(9)} of ${String(owed).padStart(6)}  ${world}: ${branch}`);
+  const missed = reached.filter(({ hits, owed }) => hits < owed);
+  for (const { branch, hits, owed } of missed)
+    console.error(
+      `${protocol}, ${world}: "${branch}" was reached ${hits} times in ${run.seeds} seeds, at least ${owed} were asked`,
+    );
   return missed;
 }
 
@@ -316,7 +324,7 @@ async function replay(seed: number, settings: Settings, trace: boolean): Promise
   return failed;
 }
 
-function replayFile(path: string): number {
+async function replayFile(path: string): Promise<number> {
   let schedule: Schedule;
   try {
     schedule = parseSchedule(readFileSync(path, "utf8"));
@@ -324,31 +332,32 @@ function replayFile(path: string): number {
     console.error(`${path}: ${(error as Error).message}`);
     return 2;
   }
-  const { report, broken } = replaySchedule(schedule);
+  const { report, broken } = await replaySchedule(schedule, drain);
   const { length } = schedule.events;
   if (broken === undefined) console.log(`${path}: ${length} events, no violation, trace hash ${report?.traceHash}`);
   else console.log(`${path}: ${length} events, VIOLATION ${broken.message}`);
   return broken === undefined ? 0 : 1;
 }
 
-function shrinkSeed(seed: number, settings: Settings, path: string): number {
+async function shrinkSeed(seed: number, settings: Settings, path: string): Promise<number> {
   const filter = new FaultFilter(settings.faults);
-  const failing = scheduleOfSeed(seed, { protocol: settings.protocol, floors: floorsFor(filter), filter });
+  const world = settings.worlds[0] === "stack" ? "stack" : "core";
+  const failing = await scheduleOfSeed(seed, { protocol: settings.protocol, world, floors: floorsFor(filter), drain, filter });
   if (failing === undefined) {
-    console.log(`seed ${seed}, core: no violation, so there is nothing to shrink`);
+    console.log(`seed ${seed}, ${world}: no violation, so there is nothing to shrink`);
     return 0;
   }
   let runs = 0;
-  const budgetSeconds = Math.min(settings.cpuSeconds, 120);
-  const short = shrink(failing, {
-    run: (schedule) => {
+  const budgetSeconds = Math.min(settings.cpuSeconds, world === "core" ? 120 : 300);
+  const short = await shrink(failing, {
+    run: async (schedule) => {
       runs++;
-      return replaySchedule(schedule).broken;
+      return (await replaySchedule(schedule, drain)).broken;
     },
     hasTime: () => cpuSeconds() < budgetSeconds,
   });
   writeFileSync(path, formatSchedule(short));
-  console.log(`seed ${seed}, core: ${short.found?.message}`);
+  console.log(`seed ${seed}, ${world}: ${short.found?.message}`);
   console.log(
     `${failing.events.length} events reduced to ${short.events.length} in ${runs} runs, ${cpuSeconds().toFixed(1)} s: ${path}`,
   );

@@ -44,10 +44,20 @@ export type LoadEvent =
   /** Somebody asks the leader to hand over. */
   | { readonly do: "transfer"; readonly member: MemberId; readonly ticket: number; readonly to?: MemberId };
 
-export type WorldEvent = FaultEvent | LoadEvent;
-export type TimedEvent = { readonly atMs: number } & WorldEvent;
+/** Only where there are clients and real disks: the stack world. */
+export type StackEvent =
+  /** The client begins its work. One that never does only has to be served at the end. */
+  | { readonly do: "client"; readonly client: string }
+  | { readonly do: "client-pause"; readonly client: string; readonly forMs: number }
+  /** The member loses its disk, and is started again on an empty one. */
+  | { readonly do: "wipe"; readonly member: MemberId; readonly forMs: number };
 
-export function isLoad(event: WorldEvent): event is LoadEvent {
+export type CoreWorldEvent = FaultEvent | LoadEvent;
+export type StackWorldEvent = FaultEvent | StackEvent;
+export type Timed<Event> = { readonly atMs: number } & Event;
+export type TimedEvent = Timed<CoreWorldEvent | StackEvent>;
+
+export function isLoad(event: CoreWorldEvent): event is LoadEvent {
   return event.do === "submit" || event.do === "read" || event.do === "change" || event.do === "transfer";
 }
 
@@ -64,32 +74,60 @@ export interface Setup {
   readonly clocks: Readonly<Record<MemberId, { readonly offsetMs: number; readonly rate: number }>>;
 }
 
-export const scheduleFormat = "conclave-schedule";
-export const scheduleVersion = 1;
+/** A cluster of whole members with its clients. */
+export interface StackSetup {
+  /** Of the protocol's cores. */
+  readonly limits: Readonly<Record<string, unknown>>;
+  readonly segmentBytes: number;
+  readonly snapshotEveryBytes: number;
+  /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
+  readonly datagrams: boolean;
+  /** By member and client: how fast its clock runs. */
+  readonly rates: Readonly<Record<string, number>>;
+}
 
-export interface Schedule {
+export const scheduleFormat = "conclave-schedule";
+/** A reader of version 1 would take a stack schedule for one of cores. */
+export const scheduleVersions = { core: 1, stack: 2 } as const;
+
+interface ScheduleHead {
   readonly format: typeof scheduleFormat;
-  readonly version: typeof scheduleVersion;
   readonly protocol: string;
-  readonly world: "core";
   readonly dice: number;
-  readonly setup: Setup;
-  /** In the order of their times. */
-  readonly events: readonly TimedEvent[];
   /** When everything broken is mended; the group has to come together after it. */
   readonly healAtMs: number;
   /** What it showed when it was saved, and where it came from. */
   readonly found?: { readonly invariant: string; readonly message: string; readonly seed?: number; readonly mutant?: string };
 }
 
+export interface CoreSchedule extends ScheduleHead {
+  readonly world: "core";
+  readonly version: typeof scheduleVersions.core;
+  readonly setup: Setup;
+  /** In the order of their times. */
+  readonly events: readonly Timed<CoreWorldEvent>[];
+}
+
+export interface StackSchedule extends ScheduleHead {
+  readonly world: "stack";
+  readonly version: typeof scheduleVersions.stack;
+  readonly setup: StackSetup;
+  readonly events: readonly Timed<StackWorldEvent>[];
+}
+
+export type Schedule = CoreSchedule | StackSchedule;
+
 /** @throws Error naming what is wrong with the file */
 export function parseSchedule(text: string): Schedule {
   const value = JSON.parse(text) as Partial<Schedule>;
   if (value.format !== scheduleFormat) throw new Error(`This is no schedule: "format" is not "${scheduleFormat}".`);
-  if (value.version !== scheduleVersion)
-    throw new Error(`The schedule is of version ${value.version}; this simulator reads ${scheduleVersion}.`);
+  const { core, stack } = scheduleVersions;
+  if (value.version !== core && value.version !== stack)
+    throw new Error(`The schedule is of version ${value.version}; this simulator reads ${core} and ${stack}.`);
   for (const name of ["protocol", "world", "dice", "setup", "events", "healAtMs"] as const)
     if (value[name] === undefined) throw new Error(`The schedule lacks "${name}".`);
+  if (value.world === undefined || scheduleVersions[value.world] !== value.version)
+    throw new Error(`The schedule is of version ${value.version} and of the world "${value.world}", which do not go together.`);
   return value as Schedule;
 }
 

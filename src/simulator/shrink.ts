@@ -16,7 +16,7 @@ export interface Broken {
 
 export interface ShrinkOptions {
   /** Runs the schedule; undefined when nothing breaks. */
-  readonly run: (schedule: Schedule) => Broken | undefined;
+  readonly run: (schedule: Schedule) => Promise<Broken | undefined>;
   readonly hasTime: () => boolean;
 }
 
@@ -30,16 +30,16 @@ function otherDice(events: number): number {
 const graceMs = 3_000;
 
 /** The schedule must break something; the shorter one breaks the same invariant. */
-export function shrink(failing: Schedule, options: ShrinkOptions): Schedule {
-  const first = options.run(failing);
+export async function shrink(failing: Schedule, options: ShrinkOptions): Promise<Schedule> {
+  const first = await options.run(failing);
   if (first === undefined) throw new Error("The schedule breaks nothing, so there is nothing to shrink.");
   const attempt = new Attempt(options, first.invariant);
-  let best = attempt.keep(withEvents(failing, failing.events, first.atMs), first) ?? failing;
-  best = withoutMostOfTheLoad(best, attempt);
-  best = byHalves(best, attempt);
+  let best = (await attempt.keep(withEvents(failing, failing.events, first.atMs), first)) ?? failing;
+  best = await withoutMostOfTheLoad(best, attempt);
+  best = await byHalves(best, attempt);
   for (let before = 0; before !== best.events.length && attempt.hasTime(); ) {
     before = best.events.length;
-    best = byHalves(best, attempt);
+    best = await byHalves(best, attempt);
   }
   return best;
 }
@@ -58,29 +58,29 @@ class Attempt {
   }
 
   /** The candidate, cut off where it breaks, or undefined when it holds with all dice. */
-  fails(candidate: Schedule, dice = otherDice(candidate.events.length)): Schedule | undefined {
+  async fails(candidate: Schedule, dice = otherDice(candidate.events.length)): Promise<Schedule | undefined> {
     for (let extra = 0; extra <= dice && this.hasTime(); extra++) {
       const thrown = extra === 0 ? candidate : { ...candidate, dice: (candidate.dice + extra * 7_919) | 0 };
-      const broken = this.#options.run(thrown);
-      if (broken?.invariant === this.#invariant) return this.keep(thrown, broken) ?? thrown;
+      const broken = await this.#options.run(thrown);
+      if (broken?.invariant === this.#invariant) return (await this.keep(thrown, broken)) ?? thrown;
     }
     return undefined;
   }
 
   /** Without what comes after the harm; undefined when that itself was needed (liveness: the end of the run is the harm). */
-  keep(schedule: Schedule, broken: Broken): Schedule | undefined {
+  async keep(schedule: Schedule, broken: Broken): Promise<Schedule | undefined> {
     const cut = withEvents(
       schedule,
       schedule.events.filter((event) => event.atMs <= broken.atMs),
       broken.atMs,
     );
-    const again = this.#options.run(cut);
+    const again = await this.#options.run(cut);
     if (again?.invariant !== this.#invariant) return undefined;
     return { ...cut, found: { ...schedule.found, invariant: again.invariant, message: again.message } };
   }
 }
 
-function byHalves(start: Schedule, attempt: Attempt): Schedule {
+async function byHalves(start: Schedule, attempt: Attempt): Promise<Schedule> {
   let best = start;
   for (let parts = 2; attempt.hasTime(); ) {
     const size = Math.max(1, Math.ceil(best.events.length / parts));
@@ -88,7 +88,7 @@ function byHalves(start: Schedule, attempt: Attempt): Schedule {
     // From the end: what came last is the most likely to be needless.
     for (let from = (Math.ceil(best.events.length / size) - 1) * size; from >= 0 && attempt.hasTime(); from -= size) {
       const left = best.events.filter((_, at) => at < from || at >= from + size);
-      const found = attempt.fails(withEvents(best, left, best.healAtMs));
+      const found = await attempt.fails(withEvents(best, left, best.healAtMs));
       if (found === undefined) continue;
       shorter = found;
       best = found;
@@ -104,7 +104,7 @@ function byHalves(start: Schedule, attempt: Attempt): Schedule {
  * Requests are many and alike: before they are weighed one by one, whole classes of them go, or all but every so-many-th.
  * Thinner load changes every later moment, so each is tried with many dice; one that fails is a much shorter beginning.
  */
-function withoutMostOfTheLoad(schedule: Schedule, attempt: Attempt): Schedule {
+async function withoutMostOfTheLoad(schedule: Schedule, attempt: Attempt): Promise<Schedule> {
   const isRead = (event: TimedEvent): boolean => event.do === "read";
   // What an operator asks for is rare, and more like a fault.
   const isRequest = (event: TimedEvent): boolean => isRead(event) || event.do === "submit";
@@ -113,7 +113,7 @@ function withoutMostOfTheLoad(schedule: Schedule, attempt: Attempt): Schedule {
     let count = 0;
     const left = best.events.filter((event) => !isRequest(event) || (every > 0 && !isRead(event) && count++ % every === 0));
     if (left.length === best.events.length) continue;
-    const found = attempt.fails(withEvents(best, left, schedule.healAtMs), dice);
+    const found = await attempt.fails(withEvents(best, left, schedule.healAtMs), dice);
     if (found === undefined) continue;
     best = found;
     if (best.events.length <= 60) break;
@@ -134,5 +134,6 @@ const thinnings = [
 
 function withEvents(schedule: Schedule, events: readonly TimedEvent[], brokenAtMs: number): Schedule {
   const last = events.at(-1)?.atMs ?? 0;
-  return { ...schedule, events, healAtMs: Math.min(schedule.healAtMs, Math.max(last, brokenAtMs) + graceMs) };
+  // Of the events that it had: still those of its world.
+  return { ...schedule, events, healAtMs: Math.min(schedule.healAtMs, Math.max(last, brokenAtMs) + graceMs) } as Schedule;
 }

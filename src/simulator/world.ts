@@ -31,7 +31,7 @@ import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
 import { judgeRecipes, RecipeOracles, recipeClientCount, runRecipes } from "./recipe-workload.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
-import type { DiskFaultEvent } from "./schedule.ts";
+import type { DiskFaultEvent, StackSchedule, StackSetup, StackWorldEvent, Timed } from "./schedule.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
@@ -39,8 +39,25 @@ import { WatchTruth } from "./watch-judge.ts";
 import { runWatches, type WatchParts, watchToTheEnd } from "./watch-workload.ts";
 import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
 
+/** The cluster that a seed stands for. */
+export function drawStackSetup(seed: number, protocol: SimulatedProtocol<unknown>, filter = new FaultFilter()): StackSetup {
+  const random = new Random(seed);
+  const limits = protocol.drawLimits(random, "stack");
+  const segmentBytes = random.pick([4_096, 65_536]);
+  const snapshotEveryBytes = random.pick([2_000, 20_000, 100_000_000]);
+  const datagrams = random.chance(0.5);
+  const drift = filter.has("drift", random.chance(0.5)) ? protocol.clockDriftMax : 0;
+  const rates = Object.fromEntries([...memberNames, ...clientNames].map((name) => [name, 1 + random.between(-drift, drift)]));
+  if (filter.allows("tiny-limits")) return { limits, segmentBytes, snapshotEveryBytes, datagrams, rates };
+  return { limits: {}, segmentBytes: 65_536, snapshotEveryBytes: 100_000_000, datagrams, rates };
+}
+
 export interface WorldOptions {
   readonly protocol: SimulatedProtocol<unknown>;
+  /** Default: what the seed draws. */
+  readonly setup?: StackSetup;
+  /** Keeps what was done to the cluster, for a schedule. */
+  readonly records?: boolean;
   /** Lets every promise that is ready go on, and returns when none is. */
   readonly drain: () => Promise<void>;
   /** Default: every kind of fault, as the seed draws. */
@@ -72,14 +89,18 @@ interface Node {
   isRetired: boolean;
   /** Its disk is full or fails, so it may stop by itself; it is started again so long after that. */
   stopsForMs: number | undefined;
+  /** Killed or power cut. */
+  readonly random: Random;
 }
 
 const cluster = "simulated";
 const wallBaseMs = 1_700_000_000_000;
 const settleMsMax = 60_000;
-/** Two for registers, two for locks; whoever comes after them watches. */
+const memberNames = ["a", "b", "c"];
+/** Two for registers, two for locks, one watches; the others use the other recipes. */
 const workerCount = 4;
-const clientCount = 5;
+const watcherCount = 1;
+const clientNames = Array.from({ length: workerCount + watcherCount + recipeClientCount }, (_, number) => `client-${number}`);
 /** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
 const damageWritesMin = 3;
 
@@ -103,31 +124,30 @@ export class World implements FaultTarget {
   readonly #seed: number;
   readonly #options: WorldOptions;
   readonly #queue = new EventQueue();
-  readonly #random: Random;
+  readonly #dice: Dice;
+  readonly #setup: StackSetup;
+  readonly #player: FaultPlayer;
   readonly #datagrams: Datagrams;
   readonly #network: SimulatedNetwork;
   readonly #checker: Checker<unknown>;
   readonly #nodes = new Map<string, Node>();
   readonly #addresses: ReadonlyMap<string, string>;
   readonly #protocol: Protocol;
-  readonly #log: { readonly segmentBytes: number };
-  readonly #snapshotEveryBytes: number;
-  /** Letters go as datagrams (lost, doubled, out of order) or over connections, as in production. */
-  readonly #usesDatagrams: boolean;
   /** The one member whose disk may lie, or be lost. */
   #damaged: string | undefined;
   /** Its disk was lost, and with it its votes. */
   #wiped: string | undefined;
   readonly #filter: FaultFilter;
-  readonly #clockRates = new Map<string, number>();
-  /** How far clocks may be off their rate. */
-  readonly #drift: number;
+  /** Of each process: how often it was started. */
+  readonly #lives = new Map<string, number>();
+  /** What was done to the cluster so far, for a schedule; empty unless the world records. */
+  readonly events: Timed<StackWorldEvent>[] = [];
+  /** Undefined while the faults last. */
+  healedAtMs: number | undefined;
   readonly #observations: Observations;
   readonly #truth = new WatchTruth();
   readonly #watchers: WatchParts[] = [];
   readonly #recipes: RecipeOracles;
-  /** Of the clients that use the recipes; dice of their own, so that the others' are what they were without them. */
-  readonly #recipeRandom: Random;
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -136,31 +156,26 @@ export class World implements FaultTarget {
   #stopped = false;
 
   constructor(seed: number, options: WorldOptions) {
+    const { protocol, filter = new FaultFilter() } = options;
     this.#seed = seed;
     this.#options = options;
-    this.#random = new Random(seed);
-    this.members = ["a", "b", "c"];
+    this.#filter = filter;
+    this.#setup = options.setup ?? drawStackSetup(seed, protocol, filter);
+    this.#dice = new Dice(seed);
+    this.members = memberNames;
     this.#addresses = new Map(this.members.map((name) => [name, name]));
-    this.#checker = options.protocol.makeChecker({ voters: this.members, learners: [] });
+    this.#checker = protocol.makeChecker({ voters: this.members, learners: [] });
     this.#observations = new Observations(this.#checker.coverage);
-    this.#recipeRandom = new Random(seed ^ 0x7ec19e5);
-    this.#recipes = new RecipeOracles(this.#checker.coverage, this.#recipeRandom.integer(0, 1_000));
-    this.#datagrams = new Datagrams(this.#queue, new Dice(seed));
+    this.#recipes = new RecipeOracles(this.#checker.coverage, this.#dice.stream("recipes").integer(0, 1_000));
+    this.#datagrams = new Datagrams(this.#queue, this.#dice);
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
-    this.#filter = options.filter ?? new FaultFilter();
-    const limits = options.protocol.drawLimits(this.#random, "stack");
-    const log = { segmentBytes: this.#random.pick([4_096, 65_536]) };
-    const snapshotEveryBytes = this.#random.pick([2_000, 20_000, 100_000_000]);
-    const isTiny = this.#filter.allows("tiny-limits");
-    this.#protocol = options.protocol.withLimits(isTiny ? limits : {});
-    this.#log = isTiny ? log : { segmentBytes: 65_536 };
-    this.#snapshotEveryBytes = isTiny ? snapshotEveryBytes : 100_000_000;
-    this.#usesDatagrams = this.#random.chance(0.5);
-    const drift = this.#filter.has("drift", this.#random.chance(0.5)) ? options.protocol.clockDriftMax : 0;
-    this.#drift = drift;
-    const processes = [...this.members, ...Array.from({ length: clientCount }, (_, number) => `client-${number}`)];
-    for (const name of processes) this.#clockRates.set(name, 1 + this.#random.between(-drift, drift));
+    this.#player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
+    this.#protocol = protocol.withLimits(this.#setup.limits);
     for (const name of this.members) this.#nodes.set(name, this.#makeNode(name));
+  }
+
+  get nowMs(): number {
+    return this.#queue.nowMs;
   }
 
   /** Events delivered so far. */
@@ -168,16 +183,15 @@ export class World implements FaultTarget {
     return this.#queue.steps;
   }
 
+  /** Faults for at least so many steps and so much virtual time, then peace, in which everybody must be served again. */
   async run(floors: RunFloors): Promise<WorldReport> {
-    for (const node of this.#nodes.values()) this.#boot(node);
-    for (let number = 0; number < clientCount; number++) this.#startClient(number);
-    for (let number = 0; number < recipeClientCount; number++) this.#startRecipeClient(number);
-    const player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
+    this.#begin();
+    for (const client of clientNames) this.#do({ do: "client", client });
     const faults = new FaultSchedule({
       queue: this.#queue,
-      random: this.#random.fork(),
+      random: this.#dice.stream("faults"),
       target: this,
-      strike: (event) => player.play(event),
+      strike: (event) => this.#do(event),
       filter: this.#filter,
     });
     this.#planClientPauses();
@@ -189,11 +203,32 @@ export class World implements FaultTarget {
         // A quiet seed: what is missing is a change of leader.
         nudgeMs = this.#queue.nowMs + 2_000;
         const leader = this.leader();
-        if (leader !== undefined) this.pause(leader, 1_500);
+        if (leader !== undefined) this.#do({ do: "pause", member: leader, forMs: 1_500 });
       }
     }
     faults.stop();
-    player.heal();
+    return this.#end();
+  }
+
+  /** The events of a schedule at their times, then peace as above. */
+  async replay({ events, healAtMs }: Pick<StackSchedule, "events" | "healAtMs">): Promise<WorldReport> {
+    this.#begin();
+    for (const event of events) {
+      if (event.atMs === 0) this.#do(event);
+      else this.#queue.schedule(event.atMs, () => this.#do(event));
+    }
+    while (this.#queue.nowMs < healAtMs) await this.#step();
+    return this.#end();
+  }
+
+  #begin(): void {
+    for (const node of this.#nodes.values()) this.#boot(node);
+    for (const name of clientNames) this.#makeClient(name);
+  }
+
+  async #end(): Promise<WorldReport> {
+    this.healedAtMs = this.#queue.nowMs;
+    this.#player.heal();
     for (const node of this.#nodes.values()) {
       node.process.resume();
       node.disk.setFull(false);
@@ -215,6 +250,24 @@ export class World implements FaultTarget {
       grants: this.#observations.grants,
       losses: this.#observations.losses,
     };
+  }
+
+  #do(event: StackWorldEvent): void {
+    if (this.#options.records === true) this.events.push({ ...event, atMs: this.#queue.nowMs });
+    switch (event.do) {
+      case "client":
+        this.#startWork(event.client);
+        break;
+      case "client-pause":
+        if (event.forMs > 2_000) this.#checker.coverage.hit("a client sleeps longer than its lease");
+        this.#client(event.client).process.pause(event.forMs);
+        break;
+      case "wipe":
+        this.#wipe(event);
+        break;
+      default:
+        this.#player.play(event);
+    }
   }
 
   leader(): string | undefined {
@@ -239,7 +292,7 @@ export class World implements FaultTarget {
     // Damage to the last write of all looks like a write that the power interrupted; no log could tell.
     node.disk.undoFreshDamage(damageWritesMin);
     // Killed, or the power failed with it.
-    node.disk = this.#random.chance(0.5) ? node.disk.kill() : node.disk.crash();
+    node.disk = node.random.chance(0.5) ? node.disk.kill() : node.disk.crash();
   }
 
   restart(member: string): void {
@@ -269,8 +322,7 @@ export class World implements FaultTarget {
       case "misdirect":
         // Of a minority: a cluster that lost what a majority of its disks held has nothing to go on with.
         if ((this.#damaged ?? event.member) !== event.member) return;
-        // Not before all have met: until then the first start needs every one of them (decision 7).
-        if (![...this.#nodes.values()].every(({ member }) => (member?.replica.status().lastIndex ?? 0) > 0)) return;
+        if (!this.#haveMet()) return;
         this.#damaged = event.member;
         if (event.do === "misdirect") node.disk.misdirectNext();
         else node.disk.decay(["segment-", "snapshot-"]);
@@ -292,28 +344,32 @@ export class World implements FaultTarget {
    * votes: the others must refuse it for ever. Letters as datagrams do without the greeting in which they tell.
    */
   #planWipe(): void {
-    // Dice of its own: what else happens to the seed stays as it was before there were wipes.
-    const random = new Random(~this.#seed);
-    if (this.#usesDatagrams || !this.#filter.has("wipe", random.chance(0.3))) return;
+    const random = this.#dice.stream("wipe");
+    if (this.#setup.datagrams || !this.#filter.has("wipe", random.chance(0.3))) return;
     const attempt = (): void => {
       if (this.#stopped || this.#damaged !== undefined) return;
-      const haveMet = [...this.#nodes.values()].every(({ member }) => (member?.replica.status().lastIndex ?? 0) > 0);
-      if (!haveMet) {
-        this.#queue.schedule(random.between(100, 1_000), attempt);
-        return;
-      }
-      const name = random.pick(this.members);
-      this.#damaged = name;
-      this.#wiped = name;
-      if (this.isUp(name)) this.crash(name);
-      const node = this.#node(name);
-      node.disk = this.#makeDisk(random.fork());
-      this.#checker.onWiped(name);
-      this.#queue.schedule(random.between(1, 500), () => {
-        if (!this.isUp(name)) this.restart(name);
-      });
+      if (this.#haveMet()) this.#do({ do: "wipe", member: random.pick(this.members), forMs: random.between(1, 500) });
+      else this.#queue.schedule(random.between(100, 1_000), attempt);
     };
     this.#queue.schedule(random.between(2_000, 15_000), attempt);
+  }
+
+  #wipe({ member, forMs }: Extract<StackWorldEvent, { do: "wipe" }>): void {
+    // Of a minority, and only where somebody can remember that it was there.
+    if (this.#damaged !== undefined || !this.#haveMet()) return;
+    this.#damaged = member;
+    this.#wiped = member;
+    if (this.isUp(member)) this.crash(member);
+    this.#node(member).disk = this.#makeDisk(`disk ${member} after its loss`);
+    this.#checker.onWiped(member);
+    this.#queue.schedule(forMs, () => {
+      if (!this.isUp(member)) this.restart(member);
+    });
+  }
+
+  /** Until then the first start needs every one of them (decision 7). */
+  #haveMet(): boolean {
+    return [...this.#nodes.values()].every(({ member }) => (member?.replica.status().lastIndex ?? 0) > 0);
   }
 
   // ------------------------------------------------------------------------------------------------ members
@@ -321,24 +377,29 @@ export class World implements FaultTarget {
   #makeNode(name: string): Node {
     return {
       name,
-      disk: this.#makeDisk(this.#random.fork()),
+      disk: this.#makeDisk(`disk ${name}`),
       process: this.#makeProcess(name),
       member: undefined,
       isUp: false,
       isRetired: false,
       stopsForMs: undefined,
+      random: this.#dice.stream(`crash ${name}`),
     };
   }
 
-  #makeDisk(random: Random): SimulatedDisk {
+  #makeDisk(stream: string): SimulatedDisk {
+    const random = this.#dice.stream(stream);
     return new SimulatedDisk({
       randomUint32: () => random.uint32(),
       schedule: (delayMs, callback) => this.#queue.schedule(delayMs, callback),
     });
   }
 
-  #makeProcess(name: string, random = this.#random.fork()): SimulatedProcess {
-    const clockRate = this.#clockRates.get(name) ?? 1;
+  #makeProcess(name: string): SimulatedProcess {
+    const life = (this.#lives.get(name) ?? 0) + 1;
+    this.#lives.set(name, life);
+    const clockRate = this.#setup.rates[name] ?? 1;
+    const random = this.#dice.stream(`process ${name}, life ${life}`);
     return new SimulatedProcess({ name, queue: this.#queue, random, wallBaseMs, clockRate });
   }
 
@@ -355,11 +416,11 @@ export class World implements FaultTarget {
       member: name,
       cluster,
       addresses: this.#addresses,
-      logLimits: this.#log,
-      replicaLimits: { snapshotEveryBytes: this.#snapshotEveryBytes },
+      logLimits: { segmentBytes: this.#setup.segmentBytes },
+      replicaLimits: { snapshotEveryBytes: this.#setup.snapshotEveryBytes },
       keepsDigest: true,
       onHalt: (why, error) => this.#onStopped(node, error, () => new InvariantViolation("NoHalt", `${name}: ${why}`)),
-      ...(this.#usesDatagrams ? { post: (to: string, frame: Uint8Array) => this.#post(process, to, frame) } : {}),
+      ...(this.#setup.datagrams ? { post: (to: string, frame: Uint8Array) => this.#post(process, to, frame) } : {}),
       ...(trace === undefined
         ? {}
         : { telemetry: { emit: (event: { kind: string }) => trace(this.#queue.nowMs, `${name} ${JSON.stringify(event)}`) } }),
@@ -433,67 +494,54 @@ export class World implements FaultTarget {
 
   // ------------------------------------------------------------------------------------------------ clients
 
-  #startClient(number: number): void {
-    const process = this.#makeProcess(`client-${number}`);
-    const client = this.#makeClient(process);
-    const parts: WorkloadParts = {
-      client,
-      process,
-      random: this.#random.fork(),
-      observations: this.#observations,
-      number,
-      nowMs: () => this.#queue.nowMs,
-      isStopped: () => this.#stopped,
-    };
-    if (number >= workerCount) {
-      const watcher = { ...parts, truth: this.#truth };
-      this.#watchers.push(watcher);
-      runWatches(watcher).catch((error: unknown) => this.#fail(error));
-      return;
-    }
-    const work = number < 2 ? runRegisters(parts) : runLocks(parts);
-    work.catch((error: unknown) => this.#fail(error));
-  }
-
-  #startRecipeClient(number: number): void {
-    const name = `recipes-${number}`;
-    const drift = this.#drift;
-    this.#clockRates.set(name, 1 + this.#recipeRandom.between(-drift, drift));
-    const process = this.#makeProcess(name, this.#recipeRandom.fork());
-    const client = this.#makeClient(process);
-    runRecipes({
-      client,
-      process,
-      random: this.#recipeRandom.fork(),
-      oracles: this.#recipes,
-      nowMs: () => this.#queue.nowMs,
-      isStopped: () => this.#stopped,
-    }).catch((error: unknown) => this.#fail(error));
-  }
-
-  #makeClient(process: SimulatedProcess): Client {
+  #makeClient(name: string): void {
+    const process = this.#makeProcess(name);
     const client = new Client({
       platform: process.platform,
       transport: this.#network.transportOf(process),
       addresses: [...this.members],
       cluster,
       caps,
-      clientName: process.name,
+      clientName: name,
     });
     this.#clients.push({ client, process });
-    return client;
+  }
+
+  #startWork(name: string): void {
+    const number = clientNames.indexOf(name);
+    const parts: WorkloadParts = {
+      ...this.#client(name),
+      random: this.#dice.stream(`work of ${name}`),
+      observations: this.#observations,
+      number,
+      nowMs: () => this.#queue.nowMs,
+      isStopped: () => this.#stopped,
+    };
+    this.#work(parts).catch((error: unknown) => this.#fail(error));
+  }
+
+  #work(parts: WorkloadParts): Promise<void> {
+    const { number } = parts;
+    if (number < 2) return runRegisters(parts);
+    if (number < workerCount) return runLocks(parts);
+    if (number >= workerCount + watcherCount) return runRecipes({ ...parts, oracles: this.#recipes });
+    const watcher = { ...parts, truth: this.#truth };
+    this.#watchers.push(watcher);
+    return runWatches(watcher);
+  }
+
+  #client(name: string): { readonly client: Client; readonly process: SimulatedProcess } {
+    return this.#clients[clientNames.indexOf(name)] as { readonly client: Client; readonly process: SimulatedProcess };
   }
 
   /** Clients sleep too: a holder that slept through its lease must know it in its next line. */
   #planClientPauses(): void {
-    const random = this.#random.fork();
+    const random = this.#dice.stream("client pauses");
     if (!this.#filter.allows("client-pause")) return;
     const plan = (): void => {
       this.#queue.schedule(random.between(500, 6_000), () => {
         if (this.#stopped) return;
-        const forMs = random.between(100, 5_000);
-        if (forMs > 2_000) this.#checker.coverage.hit("a client sleeps longer than its lease");
-        random.pick(this.#clients).process.pause(forMs);
+        this.#do({ do: "client-pause", client: random.pick(clientNames), forMs: random.between(100, 5_000) });
         plan();
       });
     };
@@ -503,7 +551,7 @@ export class World implements FaultTarget {
   // ------------------------------------------------------------------------------------------------ the end
 
   async #powerCut(): Promise<void> {
-    await this.#runFor(this.#random.between(0, 1_000));
+    await this.#runFor(this.#dice.stream("power cut").between(0, 1_000));
     for (const member of this.members) if (this.isUp(member)) this.crash(member);
     for (const node of this.#nodes.values()) node.disk.setFull(false);
     for (const member of this.members) this.restart(member);
