@@ -1,5 +1,5 @@
 /**
- * `tccHandler` in real Express, Fastify and Hono: the packages are put into a folder of their own below `node_modules`, once, so
+ * `tccHandler` and the fences of `conclave/guards` in real Express, Fastify and Hono: the packages are put into a folder of their own below `node_modules`, once, so
  * that nobody who installs Conclave's development tools pays for three servers. Skipped, and named so, where they cannot be had.
  */
 import { spawnSync } from "node:child_process";
@@ -10,6 +10,7 @@ import type { AddressInfo, Server } from "node:net";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { volatileWords } from "../src/coordinator/options.ts";
+import { expressFence, FenceGate, fastifyFence, fenceHeader, honoFence } from "../src/guards/http-fence.ts";
 import { type Conclave, connect } from "../src/index.ts";
 import { Abort } from "../src/transactions/errors.ts";
 import { type HttpResource, http } from "../src/transactions/http.ts";
@@ -25,27 +26,35 @@ const whyNot = install();
 const load = createRequire(join(folder, "package.json"));
 const missing = whyNot === undefined ? "" : ` (skipped: ${whyNot})`;
 
-type Handler = ReturnType<typeof tccHandler>;
+/** What is mounted: the handler below /tx, and PUT /fenced behind a fence. */
+interface Mounted {
+  readonly handler: ReturnType<typeof tccHandler>;
+  readonly gate: FenceGate;
+  readonly fenced: () => Promise<string>;
+}
 interface Served {
   readonly server: Server;
   readonly close: () => unknown;
 }
-/** Each serves the handler below /tx, and answers "elsewhere" for what is not the handler's. */
+/** Each answers "elsewhere" for what is not mounted. */
 // biome-ignore lint/suspicious/noExplicitAny: packages without types here.
 type Loaded = any;
-const frameworks: Readonly<Record<string, (handler: Handler) => Promise<Served>>> = {
-  "express with express.json()": (handler) => serveExpress(handler, true),
-  "express without a parser": (handler) => serveExpress(handler, false),
-  fastify: async (handler) => {
+const frameworks: Readonly<Record<string, (mounted: Mounted) => Promise<Served>>> = {
+  "express with express.json()": (mounted) => serveExpress(mounted, true),
+  "express without a parser": (mounted) => serveExpress(mounted, false),
+  fastify: async ({ handler, gate, fenced }) => {
     const app: Loaded = load("fastify")();
     app.all("/tx/*", handler);
+    app.put("/fenced", { preHandler: fastifyFence(gate) }, fenced);
     app.setNotFoundHandler((_: unknown, reply: Loaded) => reply.code(404).send("elsewhere"));
     await app.listen({ port: 0, host: "127.0.0.1" });
     return { server: app.server, close: () => app.close() };
   },
-  hono: async (handler) => {
+  hono: async ({ handler, gate, fenced }) => {
     const app: Loaded = new (load("hono").Hono)();
     app.all("/tx/*", handler);
+    app.use("/fenced", honoFence(gate));
+    app.put("/fenced", async (context: Loaded) => context.text(await fenced()));
     app.all("*", (context: Loaded) => context.text("elsewhere", 404));
     const server: Server = load("@hono/node-server").serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" });
     await new Promise((done) => server.once("listening", done));
@@ -53,27 +62,40 @@ const frameworks: Readonly<Record<string, (handler: Handler) => Promise<Served>>
   },
 };
 
-async function serveExpress(handler: Handler, parses: boolean): Promise<Served> {
+async function serveExpress({ handler, gate, fenced }: Mounted, parses: boolean): Promise<Served> {
   const express: Loaded = load("express");
   const app = express();
   if (parses) app.use(express.json());
   app.use("/tx", handler);
+  app.put("/fenced", expressFence(gate), async (_: unknown, response: Loaded) => response.send(await fenced()));
   app.use((_: unknown, response: Loaded) => response.status(404).send("elsewhere"));
   const server = createServer(app);
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   return { server, close: () => server.close() };
 }
 
-describe.skipIf(whyNot !== undefined).each(Object.keys(frameworks))(`a TCC service in %s${missing}`, (name) => {
+describe.skipIf(whyNot !== undefined).each(Object.keys(frameworks))(`in %s${missing}`, (name) => {
   type Shop = { readonly stock: HttpResource };
   let conclave: Conclave;
   let tm: TransactionManager<Shop>;
   let served: Served;
   let url: string;
+  /** Of the work behind the fence. */
+  let steps: string[];
 
   beforeEach(async () => {
     conclave = await connect("memory:");
-    served = await (frameworks[name] as (handler: Handler) => Promise<Served>)(tccHandler(service()));
+    steps = [];
+    served = await (frameworks[name] as (mounted: Mounted) => Promise<Served>)({
+      handler: tccHandler(service()),
+      gate: new FenceGate(),
+      fenced: async () => {
+        steps.push("in");
+        await new Promise((done) => setTimeout(done, 30));
+        steps.push("out");
+        return "written";
+      },
+    });
     url = `http://127.0.0.1:${(served.server.address() as AddressInfo).port}`;
     tm = await transactions<Shop>({
       store: conclave.engine,
@@ -88,7 +110,7 @@ describe.skipIf(whyNot !== undefined).each(Object.keys(frameworks))(`a TCC servi
     await conclave.close();
   });
 
-  test("Try and Confirm of a commit, Try and Cancel of a refusal", async () => {
+  test("a TCC service: Try and Confirm of a commit, Try and Cancel of a refusal", async () => {
     const { value } = await tm.run({}, (tx) => tx.on("stock").try("take", { count: 3 }));
     expect(value).toEqual({ count: 3 });
     expect(await kept()).toEqual({ free: 7, sold: 3 });
@@ -141,6 +163,20 @@ describe.skipIf(whyNot !== undefined).each(Object.keys(frameworks))(`a TCC servi
     expect(answer.status).toBe(413);
     await tm.run({}, (tx) => tx.on("stock").try("take", { count: 1 }));
     expect(await kept()).toEqual({ free: 9, sold: 1 });
+  });
+
+  test("a fence lets newer tokens through one after another, and says why it refuses", async () => {
+    const put = (headers: Record<string, string>): Promise<Response> => fetch(`${url}/fenced`, { method: "PUT", headers });
+    const newest = await put(fenceHeader({ name: "r", token: 2 }));
+    expect([newest.status, await newest.text()]).toEqual([200, "written"]);
+    const stale = await put(fenceHeader({ name: "r", token: 1 }));
+    expect([stale.status, ((await stale.json()) as { readonly title: string }).title]).toEqual([412, "STALE_TOKEN"]);
+    expect(stale.headers.get("content-type")).toMatch(/json/);
+    expect((await put({})).status).toBe(428);
+    expect((await put({ "fence-token": "nonsense" })).status).toBe(400);
+    const both = await Promise.all([put(fenceHeader({ name: "r", token: 3 })), put(fenceHeader({ name: "r", token: 3 }))]);
+    expect(both.map(({ status }) => status)).toEqual([200, 200]);
+    expect(steps).toEqual(["in", "out", "in", "out", "in", "out"]);
   });
 
   function service() {
