@@ -8,6 +8,7 @@
 
 import { binaryStringToUtf8 } from "../base/bytes.ts";
 import type { ConclaveError } from "../base/errors.ts";
+import { onAbort } from "../base/link-signal.ts";
 import type { Entry } from "../store/entry.ts";
 import { type BinaryRange, isInRange, stripNamespace } from "../store/key.ts";
 import type { Revision, WatchBatch, WatchEvent } from "../store/store.ts";
@@ -44,14 +45,14 @@ export class FeedWatch implements AsyncIterable<WatchBatch> {
   #isOver = false;
   #failure: ConclaveError | undefined;
   #wake: (() => void) | undefined;
-  readonly #onAbort = (): void => this.end();
+  #unfollow: (() => void) | undefined;
 
   constructor(options: FeedWatchOptions) {
     this.#options = options;
     this.range = options.range;
     this.next = options.from;
-    options.signal?.addEventListener("abort", this.#onAbort, { once: true });
     if (options.signal?.aborted) this.#isOver = true;
+    else if (options.signal !== undefined) this.#unfollow = onAbort(options.signal, () => this.end());
   }
 
   get isOver(): boolean {
@@ -97,7 +98,7 @@ export class FeedWatch implements AsyncIterable<WatchBatch> {
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#options.signal?.removeEventListener("abort", this.#onAbort);
+    this.#unfollow?.();
     this.#options.onEnd(this);
     this.#wake?.();
   }

@@ -83,7 +83,10 @@ export class Feed {
       return;
     }
     watch.isSyncing = false;
-    for (const { revision, changes } of this.#recent) watch.onChanges(revision, changes);
+    // Most watches begin at the end: what is older is not theirs.
+    let first = this.#recent.length;
+    while (first > 0 && (this.#recent[first - 1] as ChangeMessage).revision >= from) first--;
+    for (const { revision, changes } of this.#recent.slice(first)) watch.onChanges(revision, changes);
   }
 
   remove(watch: FeedWatch): void {
