@@ -6,15 +6,11 @@
 import { conclaveError } from "../base/errors.ts";
 import type { ConclaveEvent } from "../base/event.ts";
 import type { Telemetry } from "../base/ports.ts";
-import type { Store } from "../store/store.ts";
-import { type CampaignRequest, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
+import { type CampaignParts, type CampaignRequest, campaign, campaignAtOnce, lockTimeout } from "./campaign.ts";
 import type { Hold } from "./hold.ts";
-import type { LockDelay } from "./lock-delay.ts";
 import { encodeMetadata } from "./metadata.ts";
 import { checkWaitMs } from "./options.ts";
-import type { Queue } from "./place-claim.ts";
 import type { Reentrancy } from "./reentrancy.ts";
-import type { Revocations } from "./revocation.ts";
 
 export interface LockOptions {
   /**
@@ -80,17 +76,9 @@ export const lockDefaults = { ttlMs: 15_000, waitMs: 60_000 } as const;
 export const acquireAnswerMs = 10_000;
 
 /** What an Acquirable is made of. */
-export interface AcquirableParts extends Omit<LockOptions, "ttlMs"> {
-  readonly store: Store;
-  readonly queue: Queue;
-  readonly ttlMs: number;
-  readonly name: string;
-  /** How messages call it: `Lock "orders"`. */
-  readonly title: string;
-  readonly delay?: LockDelay | undefined;
+export interface AcquirableParts extends CampaignParts {
+  readonly meta?: unknown;
   readonly reentrancy?: Reentrancy | undefined;
-  /** Where requests to yield are written. */
-  readonly revocations: Revocations;
   /** What the key says beside `meta`; default: `meta` alone. */
   readonly encodeValue?: (meta: unknown) => string;
 }

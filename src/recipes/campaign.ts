@@ -34,13 +34,13 @@ export interface CampaignParts {
   /** The rule by which turns come. */
   readonly queue: Queue;
   readonly ttlMs: number;
-  readonly maxStallMs?: number;
+  readonly maxStallMs?: number | undefined;
   readonly name: string;
   readonly title: string;
-  readonly maxHoldMs?: number;
-  readonly minHoldMs?: number;
+  readonly maxHoldMs?: number | undefined;
+  readonly minHoldMs?: number | undefined;
   readonly delay?: LockDelay | undefined;
-  readonly fairness?: "fifo" | "barging";
+  readonly fairness?: "fifo" | "barging" | undefined;
   /** Where requests to yield are written. */
   readonly revocations: Revocations;
   readonly telemetry?: Telemetry<ConclaveEvent> | undefined;

