@@ -12,6 +12,7 @@ const plants = [
     file: "src/recipes/queue-place.js",
     find: "return this.#standing.ahead === null;",
     replace: "return true;",
+    seconds: 10,
     expected: ["two-holders", "file-update-lost", "guard-refused-holder"],
   },
   {
@@ -19,6 +20,7 @@ const plants = [
     file: "src/client/session.js",
     find: "return isInTime && !this.#lost.signal.aborted;",
     replace: "return !this.#lost.signal.aborted;",
+    seconds: 20,
     expected: ["two-holders", "file-write-late", "file-update-lost", "guard-refused-holder"],
   },
   {
@@ -26,6 +28,8 @@ const plants = [
     file: "src/recipes/place-claim.js",
     find: 'const compare = { key, target: "createRevision", is: "equal", to: createRevision };',
     replace: 'const compare = { key, target: "createRevision", is: "less", to: Number.MAX_SAFE_INTEGER };',
+    // Few additions come late.
+    seconds: 120,
     expected: ["set-order"],
   },
 ];
@@ -57,7 +61,7 @@ function hunt(options) {
   return missed.length === 0 ? 0 : 1;
 }
 
-function isCaught({ expected, file, find, name, replace }, options) {
+function isCaught({ expected, file, find, name, replace, seconds }, options) {
   const folder = mkdtempSync(join(tmpdir(), "conclave-planted-"));
   try {
     cpSync(out, folder, { recursive: true });
@@ -66,7 +70,7 @@ function isCaught({ expected, file, find, name, replace }, options) {
     if (parts.length !== 2) throw new Error(`"${name}" fits ${parts.length - 1} times into ${file}; it must fit once.`);
     writeFileSync(join(folder, file), parts.join(replace));
     const json = join(folder, "result.json");
-    const { status } = run(folder, ["--seed", "1", "--seconds", "15", "--json", json, ...options], "ignore");
+    const { status } = run(folder, ["--seed", "1", "--seconds", `${seconds}`, "--json", json, ...options], "ignore");
     const kinds = existsSync(json)
       ? JSON.parse(readFileSync(json, "utf8")).flatMap(({ violations = [] }) => violations.map(({ kind }) => kind))
       : [];

@@ -32,15 +32,29 @@ export interface ZooKeeperOptions {
   readonly lines?: readonly string[];
   /** Properties of the virtual machine: `-Dname=value`. */
   readonly properties?: readonly string[];
+  /** With a second port that speaks TLS alone. `pem`: key and certificate in one file. */
+  readonly tls?: { readonly port: number; readonly pem: string };
 }
 
 const jars = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
+/** What ZooKeeper speaks TLS by. Debian: libnetty-java, which libzookeeper-java wants. */
+export const tlsJars = [
+  "buffer",
+  "codec",
+  "common",
+  "handler",
+  "resolver",
+  "transport",
+  "transport-native-epoll",
+  "transport-native-unix-common",
+].map((part) => `/usr/share/java/netty-${part}.jar`);
 const getIt = "Debian: apt-get install libzookeeper-java libslf4j-java default-jre-headless";
 
 export async function startZooKeeper({
   servers: count = 1,
   lines = [],
   properties = [],
+  tls,
 }: ZooKeeperOptions = {}): Promise<ZooKeeperEnsemble | Skipped> {
   const engine = count === 1 ? "ZooKeeper, one server" : "ZooKeeper, three servers";
   const java = installed(["java"], ["-version"]);
@@ -72,6 +86,7 @@ export async function startZooKeeper({
         "maxClientCnxns=0",
         "minSessionTimeout=1500",
         "maxSessionTimeout=60000",
+        ...(tls === undefined ? [] : [`secureClientPort=${tls.port}`, "secureClientPortAddress=127.0.0.1"]),
         ...peers,
         ...lines,
       ];
@@ -82,8 +97,13 @@ export async function startZooKeeper({
         folder: folder.path,
         args: [
           ...["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.extendedTypesEnabled=true"],
-          ...["-Dznode.container.checkIntervalMs=1000", ...properties],
-          ...["-cp", jars.join(":"), "org.apache.zookeeper.server.quorum.QuorumPeerMain", join(folder.path, "zoo.cfg")],
+          ...["-Dznode.container.checkIntervalMs=1000", ...properties, ...(tls === undefined ? [] : tlsProperties(tls.pem))],
+          ...[
+            "-cp",
+            [...jars, ...(tls === undefined ? [] : tlsJars)].join(":"),
+            "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            join(folder.path, "zoo.cfg"),
+          ],
         ],
         isReady: async () => (await word(port, "srvr")).includes("Mode:"),
         timeoutMs: 60_000,
@@ -107,6 +127,17 @@ export async function startZooKeeper({
       for (const folder of folders) folder.remove();
     },
   };
+}
+
+function tlsProperties(pem: string): readonly string[] {
+  return [
+    "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+    `ssl.keyStore.location=${pem}`,
+    "ssl.keyStore.type=PEM",
+    `ssl.trustStore.location=${pem}`,
+    "ssl.trustStore.type=PEM",
+    "ssl.clientAuth=none",
+  ].map((property) => `-Dzookeeper.${property}`);
 }
 
 function word(port: number, text: string): Promise<string> {

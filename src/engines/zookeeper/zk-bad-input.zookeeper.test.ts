@@ -1,11 +1,17 @@
 /**
  * What a user or an operator gets wrong with ZooKeeper: a typed error that names the way out, and a lock that is never silently lost.
  */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { isRising, tryLock } from "../../../test/servers/lock-trial.ts";
-import { startZooKeeper, type ZooKeeperEnsemble } from "../../../test/servers/zookeeper.ts";
+import { installed } from "../../../test/servers/server-process.ts";
+import { startZooKeeper, tlsJars, type ZooKeeperEnsemble } from "../../../test/servers/zookeeper.ts";
 import { ConclaveError } from "../../base/errors.ts";
+import { freePorts } from "../../cli/free-ports.ts";
 import { connect } from "../../index.ts";
 import { op } from "../../recipes/when.ts";
 import { binaryOfName, nodeName } from "./paths.ts";
@@ -84,6 +90,37 @@ test("a port where nobody listens is CONNECTION_REFUSED, one that never answers 
     other.close();
   }
 });
+
+test.skipIf(isMissing || installed(["openssl"], ["version"]) === undefined || !tlsJars.every((jar) => existsSync(jar)))(
+  "TLS: the right authority is let in and locks; a foreign authority, another host's name and plain to TLS are refused",
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "conclave-certificates-"));
+    const [key, cert, pem] = ["key.pem", "cert.pem", "both.pem"].map((file) => join(folder, file)) as [string, string, string];
+    const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"];
+    const request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert, ...subject];
+    execFileSync("openssl", request, { stdio: "ignore" });
+    writeFileSync(pem, readFileSync(key, "utf8") + readFileSync(cert, "utf8"));
+    const [port] = (await freePorts(1)) as [number];
+    const own = (await startZooKeeper({ tls: { port, pem } })) as ZooKeeperEnsemble;
+    closing.push(() => own.stop());
+    const url = `zookeepers://127.0.0.1:${port}`;
+    const ca = readFileSync(cert, "utf8");
+    const conclave = await connect({ url, tls: { ca } });
+    const first = await conclave.lock("a").acquire();
+    const waiting = conclave.lock("a").acquire();
+    await first.release();
+    expect((await waiting).token).toBeGreaterThan(first.token);
+    await conclave.close();
+    expect((await errorOf(connect({ url, timeoutMs: 5_000 }))).code).toBe("TLS_FAILED");
+    const named = connect({ url, tls: { ca, servername: "elsewhere" }, timeoutMs: 5_000 });
+    expect((await errorOf(named)).code).toBe("TLS_FAILED");
+    expect((await errorOf(connect({ url: url.replace("keepers", "keeper"), timeoutMs: 3_000 }))).code).toMatch(
+      /TLS_FAILED|CONNECTION_REFUSED|TIMEOUT/,
+    );
+    rmSync(folder, { recursive: true });
+  },
+  60_000,
+);
 
 test.skipIf(isMissing)("TLS to a plain server is TLS_FAILED", async () => {
   const error = await errorOf(connect({ url: zookeeper.url.replace("zookeeper:", "zookeepers:"), timeoutMs: 2_000 }));
