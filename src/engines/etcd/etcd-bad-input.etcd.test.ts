@@ -257,3 +257,28 @@ test.skipIf(isMissing)(
     await careful.close();
   },
 );
+
+test.skipIf(isMissing)(
+  "a member that takes connections and says nothing keeps nobody from the others",
+  async () => {
+    // Whichever is asked first.
+    const silent = await Promise.all(
+      [1, 2].map(async () => {
+        const sockets = new Set<Socket>();
+        const server = createServer((socket) => void sockets.add(socket.on("error", () => undefined)));
+        await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+        const close = async (): Promise<void> => {
+          for (const socket of sockets) socket.destroy();
+          server.close();
+        };
+        return { port: (server.address() as AddressInfo).port, close };
+      }),
+    );
+    const [one, two] = silent.map(({ port }) => `127.0.0.1:${port}`);
+    const conclave = await connect({ url: `etcd://${one},${two},127.0.0.1:${etcd.port}`, timeoutMs: 6_000 });
+    expect(await conclave.lock("past the silent").run(() => "in")).toBe("in");
+    await conclave.close();
+    for (const { close } of silent) await close();
+  },
+  60_000,
+);

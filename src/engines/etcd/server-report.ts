@@ -24,11 +24,11 @@ export interface ServerReport {
 /** @throws what the first endpoint failed with, where none answers */
 export async function readServerReport(link: EtcdLink, call: LinkCall): Promise<ServerReport> {
   // By way of the link first: it moves on from members that do not answer, and says why when none does.
-  const first = { ...decodeStatus(await link.call(paths.status, Buffer.alloc(0), call)), endpoint: link.endpoint };
+  const first = { ...decodeStatus(await ask(link, paths.status, call)), endpoint: link.endpoint };
   const others = link.endpoints.filter((endpoint) => endpoint !== first.endpoint);
   const [alarms, voters, ...told] = await Promise.all([
-    optional(link.call(paths.alarm, Buffer.alloc(0), call)).then((bytes) => bytes && decodeAlarms(bytes)),
-    optional(link.call(paths.members, Buffer.alloc(0), call)).then((bytes) => bytes && decodeVoterCount(bytes)),
+    optional(ask(link, paths.alarm, call)).then((bytes) => bytes && decodeAlarms(bytes)),
+    optional(ask(link, paths.members, call)).then((bytes) => bytes && decodeVoterCount(bytes)),
     ...others.map((endpoint) => statusOf(link, endpoint, call)),
   ]);
   return {
@@ -52,6 +52,18 @@ export function losesLeases(version: string): boolean {
 export function canBumpRevision(version: string): boolean {
   const [, minor = 0, patch = 0] = version.split(/[.+-]/).map(Number);
   return minor > 5 || (minor === 5 && patch >= 10) || (minor === 4 && patch >= 27);
+}
+
+/** A member that sleeps keeps its connections and says nothing: each gets its part of the time, and then the next one. */
+async function ask(link: EtcdLink, path: string, call: LinkCall): Promise<Buffer> {
+  const attempts = link.endpoints.length;
+  for (let left = attempts; ; left--) {
+    try {
+      return await link.call(path, Buffer.alloc(0), { ...call, timeoutMs: call.timeoutMs / attempts });
+    } catch (error) {
+      if (left <= 1 || !(hasCode(error, "TIMEOUT") || hasCode(error, "CONNECTION_LOST"))) throw error;
+    }
+  }
 }
 
 async function statusOf(

@@ -3,7 +3,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -229,6 +229,31 @@ test.skipIf(isMissing)(
     expect([careful.caps.linearizable, careful.caps.durability]).toEqual(["until-failover", "quorum"]);
     expect((await careful.doctor()).map(({ code }) => code)).toEqual(["READS_MAY_LAG"]);
     await careful.close();
+  },
+  60_000,
+);
+
+test.skipIf(isMissing)(
+  "a member that takes connections and says nothing keeps nobody from the others",
+  async () => {
+    // Whichever is asked first.
+    const silent = await Promise.all(
+      [1, 2].map(async () => {
+        const sockets = new Set<Socket>();
+        const server = createServer((socket) => void sockets.add(socket.on("error", () => undefined)));
+        await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+        const close = async (): Promise<void> => {
+          for (const socket of sockets) socket.destroy();
+          server.close();
+        };
+        return { port: (server.address() as AddressInfo).port, close };
+      }),
+    );
+    const [one, two] = silent.map(({ port }) => `127.0.0.1:${port}`);
+    const conclave = await connect({ url: `zookeeper://${one},${two},127.0.0.1:${zookeeper.port}`, timeoutMs: 6_000 });
+    expect(await conclave.lock("past the silent").run(() => "in")).toBe("in");
+    await conclave.close();
+    for (const { close } of silent) await close();
   },
   60_000,
 );

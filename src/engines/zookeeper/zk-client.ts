@@ -183,9 +183,13 @@ export class ZkClient {
     }
   }
 
-  /** While a session is to be kept no server gets more than a part of what is left of it. */
+  /**
+   * While a session is to be kept no server gets more than a part of what is left of it. Before there is one, each gets its
+   * part of the time: a server that sleeps takes the connection and says nothing.
+   */
   #patienceMs(): number {
-    return this.#ticket === null ? Number.POSITIVE_INFINITY : Math.max(200, this.#ttlMs / 4);
+    const { connectTimeoutMs, servers } = this.#options;
+    return this.#ticket === null ? connectTimeoutMs / servers.length : Math.max(200, this.#ttlMs / 4);
   }
 
   #take(connection: ZkConnection): void {
