@@ -124,7 +124,10 @@ export class CoreWorld implements FaultTarget {
     return this.#queue.steps;
   }
 
-  /** Faults for at least so many steps and so much virtual time, then peace, in which the group must come together. */
+  /**
+   * Faults for at least so many steps and so much virtual time, then peace, in which the group must come together; at last a
+   * minority of the voters goes for good, and the others must go on.
+   */
   run(floors: RunFloors, filter = new FaultFilter()): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
     const strike = (event: FaultEvent): void => this.#do(event);
@@ -211,6 +214,7 @@ export class CoreWorld implements FaultTarget {
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
     this.#planLoad("load in peace", (event) => this.#load(event));
     this.#settle();
+    this.#loseMinority();
     return {
       steps: this.#queue.steps,
       virtualMs: this.#queue.nowMs,
@@ -258,6 +262,25 @@ export class CoreWorld implements FaultTarget {
           `${afterMs} ms after healing, not all members reached ${goal}: ${state.join("; ")}`,
         );
       }
+    }
+  }
+
+  /** What a quorum promises: with as many voters gone as it bears, the others go on. */
+  #loseMinority(): void {
+    const random = this.#dice.stream("minority");
+    const leader = this.leader() as string;
+    const left = [...this.#node(leader).core.probe().configuration.voters];
+    const gone: string[] = [];
+    for (let most = (left.length - 1) >> 1; gone.length < most; ) {
+      const [member] = left.splice(random.integer(0, left.length - 1), 1) as [string];
+      gone.push(member);
+      if (this.isUp(member)) this.crash(member);
+    }
+    const goal = this.checker.committed + 3;
+    const untilMs = this.#queue.nowMs + settleMs;
+    while (this.checker.committed < goal) {
+      if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
+      throw new InvariantViolation("QuorumSuffices", `[${gone}] are gone, and [${left}] commit nothing for ${settleMs} ms`);
     }
   }
 
