@@ -222,4 +222,12 @@ export default [
     source: "Paxos Made Simple §2.2: the promise is for this number",
     protocol: "paxos",
   },
+  {
+    name: "paxos: a value wants one acceptor more than a majority",
+    protocol,
+    file: "consensus/paxos/proposals.ts",
+    find: "if (bitCount(proposal.accepted) >= this.#majority)",
+    replace: "if (bitCount(proposal.accepted) > this.#majority)",
+    source: "ours: found by changing operators one by one; safe, and of no use once a member is gone",
+  },
 ];

@@ -123,4 +123,11 @@ export default [
     replace: "reads: this.#arrived.map(({ ticket, index }) => ({ ticket, index })) };",
     source: "Raft §8; etcd 7331: ReadIndex before a commit in the term",
   },
+  {
+    name: "every voter must agree",
+    file: "consensus/configuration.ts",
+    find: "return count > voters.length / 2;",
+    replace: "return count === voters.length;",
+    source: "safe, and of no use once a member is gone",
+  },
 ];

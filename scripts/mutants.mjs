@@ -28,23 +28,21 @@ import {
 import { cpus, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { parseArgs } from "node:util";
+import { flagsOf } from "./flags.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const { values } = parseArgs({
-  options: {
-    only: { type: "string", default: "" },
-    protocol: { type: "string", default: "" },
-    "cpu-seconds": { type: "string", default: "240" },
-    base: { type: "string", default: "1" },
-    jobs: { type: "string", default: String(Math.min(2, cpus().length)) },
-    json: { type: "string" },
-    markdown: { type: "string" },
-    shrink: { type: "string" },
-    replay: { type: "string" },
-    check: { type: "boolean", default: false },
-    part: { type: "string", default: "1/1" },
-  },
+const values = flagsOf(import.meta.url, {
+  only: { type: "string", default: "" },
+  protocol: { type: "string", default: "" },
+  "cpu-seconds": { type: "string", default: "240" },
+  base: { type: "string", default: "1" },
+  jobs: { type: "string", default: String(Math.min(2, cpus().length)) },
+  json: { type: "string" },
+  markdown: { type: "string" },
+  shrink: { type: "string" },
+  replay: { type: "string" },
+  check: { type: "boolean", default: false },
+  part: { type: "string", default: "1/1" },
 });
 const bases = values.base.split(",").map(Number);
 const budget = Number(values["cpu-seconds"]);

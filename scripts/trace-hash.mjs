@@ -3,10 +3,11 @@
 //
 //   npm run trace-hash -- [--versions 20,22,24] [--seeds N]
 import { execFileSync } from "node:child_process";
-import { parseArgs } from "node:util";
+import { flagsOf } from "./flags.mjs";
 
-const { values } = parseArgs({
-  options: { versions: { type: "string", default: "20,22,24" }, seeds: { type: "string", default: "20" } },
+const values = flagsOf(import.meta.url, {
+  versions: { type: "string", default: "20,22,24" },
+  seeds: { type: "string", default: "20" },
 });
 const npm = process.platform === "win32" ? "npm.cmd" : "npm";
 const runs = [
