@@ -10,8 +10,8 @@ const plants = [
   {
     name: "everybody-is-first",
     file: "src/recipes/queue-place.js",
-    find: "return this.#standing.ahead === null;",
-    replace: "return true;",
+    find: "return this.#standing.ahead === null ? this.#granted(this.#standing.revision) : null;",
+    replace: "return this.#granted(this.#standing.revision);",
     seconds: 10,
     expected: ["two-holders", "file-update-lost", "guard-refused-holder"],
   },
