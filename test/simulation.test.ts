@@ -9,12 +9,6 @@ import { coverageOf } from "../src/simulator/coverage.ts";
 const run = promisify(execFile);
 const seeds = process.env["CI"] === undefined ? 200 : 2_000;
 
-/**
- * Seeds of whole clusters that break a promise today, of the 2,000: open, not excused (docs/verification.md, "Open"). Who mends one takes
- * its line away; any other failure, or another one of these, turns this red.
- */
-const open: readonly string[] = ["npm run sim -- --seed 233 --world stack: PrefixSurvives: a had 285"];
-
 interface Report {
   readonly failures: readonly { readonly seed: number; readonly world: string; readonly message: string }[];
   readonly worlds: Record<
@@ -43,9 +37,7 @@ test(`${seeds} seeds of cores and of whole clusters break no invariant, and each
   timeout: 45 * 60_000,
 }, async () => {
   const { failures, worlds } = await simulate("--seeds", String(seeds), "--coverage");
-  const said = failures.map(({ seed, world, message }) => `npm run sim -- --seed ${seed} --world ${world}: ${message}`);
-  const known = open.filter((line) => Number(/--seed (\d+)/.exec(line)?.[1]) <= seeds);
-  expect(said.map((line) => known.find((each) => line.startsWith(each)) ?? line).sort()).toEqual([...known].sort());
+  expect(failures.map(({ seed, world, message }) => `npm run sim -- --seed ${seed} --world ${world}: ${message}`)).toEqual([]);
   for (const name of ["core", "stack"] as const) {
     const reached = coverageOf({ protocol: "raft", world: name, seeds }, worlds[name].branches);
     const missed = reached.filter(({ hits, owed }) => hits < owed);

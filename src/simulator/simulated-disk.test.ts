@@ -36,6 +36,21 @@ test("sync makes everything before it durable, in the order of the writes", asyn
   }
 });
 
+test("a misdirected preallocation that is taken back leaves what was written into its space since (stack seed 233)", async () => {
+  const world = makeWorld();
+  const file = await create(world);
+  await world.finish(file.write(0, [filled(1_024, 1)], { durable: true }));
+  world.disk.misdirectNext();
+  await world.finish(file.preallocate(2_048));
+  await world.finish(file.sync());
+  // The zeros went over what was there.
+  await world.finish(file.write(1_024, [filled(700, 2)], { durable: true }));
+  world.disk.undoFreshDamage(3);
+  const bytes = (await contentAfterCrash(world)) as Uint8Array;
+  expect(bytes.subarray(0, 1_024)).toEqual(filled(1_024, 1));
+  expect(bytes.subarray(1_024, 1_724)).toEqual(filled(700, 2));
+});
+
 test("an older unsynced write never comes back over a newer durable one", async () => {
   await fc.assert(
     fc.asyncProperty(fc.nat(), fc.nat(2000), fc.nat(2000), async (seed, first, second) => {

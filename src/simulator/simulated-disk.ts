@@ -53,8 +53,15 @@ interface Image {
   /** Durable writes so far. */
   durableWrites: number;
   /** Decay and misdirected writes, newest last, until enough was written behind them. */
-  damage: { readonly atWrite: number; readonly undo: () => void }[];
+  damage: Damage[];
   misdirectsNext: boolean;
+}
+
+interface Damage {
+  readonly atWrite: number;
+  readonly undo: () => void;
+  /** What came to the platter of the same file since a write was misdirected: it stands over what that write had meant. */
+  readonly since?: { readonly file: Inode; readonly writes: UnsyncedWrite[] };
 }
 
 interface UnsyncedWrite {
@@ -280,8 +287,10 @@ export class SimulatedDisk implements Disk {
     file.unsynced = left;
   }
 
-  #toPlatter(file: Inode, { offset, bytes }: UnsyncedWrite): void {
+  #toPlatter(file: Inode, write: UnsyncedWrite): void {
+    const { offset, bytes } = write;
     const { sectorBytes } = this.#options;
+    for (const { since } of this.#image.damage) if (since?.file === file) since.writes.push(write);
     if (!this.#image.misdirectsNext || offset < sectorBytes) {
       file.platter.write(offset, bytes);
       return;
@@ -290,11 +299,13 @@ export class SimulatedDisk implements Disk {
     const wrongOffset = offset - sectorBytes * (1 + this.#below(Math.floor(offset / sectorBytes)));
     const overwritten = file.platter.read(wrongOffset, bytes.length);
     file.platter.write(wrongOffset, bytes);
+    const since = { file, writes: [] as UnsyncedWrite[] };
     const undo = (): void => {
       file.platter.write(wrongOffset, overwritten);
-      file.platter.write(offset, bytes);
+      // A misdirected preallocation had wiped what was written into its space since (stack seed 233).
+      for (const each of [write, ...since.writes]) file.platter.write(each.offset, each.bytes);
     };
-    this.#image.damage.push({ atWrite: this.#image.durableWrites, undo });
+    this.#image.damage.push({ atWrite: this.#image.durableWrites, undo, since });
   }
 
   /** A power cut's choice for one write. */
