@@ -112,7 +112,14 @@ function misfitsOf(mutant) {
 
 /** One slot: its own copy, built once; a mutant costs the building of the files that it touches. */
 async function huntAll(copy) {
-  if (waiting.every(({ mutant }) => mutant.world === "servers")) return huntOnServers();
+  if (waiting.some(({ mutant }) => mutant.world !== "servers")) await prepare(copy);
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+    const { mutant, base } = next;
+    await keepRow(mutant, base, () => (mutant.world === "servers" ? testPatched(mutant) : hunt(mutant, base, copy)));
+  }
+}
+
+async function prepare(copy) {
   mkdirSync(copy, { recursive: true });
   cpSync(join(root, "src"), join(copy, "src"), {
     recursive: true,
@@ -125,17 +132,6 @@ async function huntAll(copy) {
     symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
   } catch {
     // Windows without the right to link: resolution goes up to the repository's own folder all the same.
-  }
-  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-    const { mutant, base } = next;
-    await keepRow(mutant, base, () => (mutant.world === "servers" ? testPatched(mutant) : hunt(mutant, base, copy)));
-  }
-}
-
-async function huntOnServers() {
-  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-    const { mutant, base } = next;
-    await keepRow(mutant, base, () => testPatched(mutant));
   }
 }
 

@@ -7,7 +7,7 @@
  * allocation that the input's own length does not justify.
  */
 import { assert } from "./assert.ts";
-import { utf8Decode } from "./bytes.ts";
+import { isAscii, utf8Decode } from "./bytes.ts";
 import { conclaveError } from "./errors.ts";
 
 // The platform's byte order must not show: DataView fixes it.
@@ -112,7 +112,8 @@ export class ByteWriter {
   }
 
   utf8(text: string): void {
-    if (isShortAscii(text)) this.binaryString(text);
+    // Most names are: written without a buffer of their own.
+    if (text.length <= 64 && isAscii(text)) this.binaryString(text);
     else this.bytes(encoder.encode(text));
   }
 
@@ -276,13 +277,6 @@ export class ByteReader {
     this.#at = at + lengthBytes;
     return at;
   }
-}
-
-/** Most names are: written without a buffer of their own. */
-function isShortAscii(text: string): boolean {
-  if (text.length > 64) return false;
-  for (let at = 0; at < text.length; at++) if (text.charCodeAt(at) >= 0x80) return false;
-  return true;
 }
 
 function putU32(buffer: Uint8Array, at: number, value: number): void {

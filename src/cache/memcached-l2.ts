@@ -6,10 +6,10 @@
  * leave is an interval; its middle is taken. So two processes judge a value's end up to a second apart, less with each answer.
  * memcached gives up values when it pleases and knows no clusters: both cost loads. For many servers: `shardedL2`, one each.
  */
-import { createHash } from "node:crypto";
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { L2 } from "../cache-core/l2.ts";
+import { digestOf } from "./key-digest.ts";
 
 /** What is used of `memjs`' `Client.create(...)`. */
 export interface MemcachedClient {
@@ -110,7 +110,7 @@ class MemcachedL2 implements L2 {
   #storedKey(key: string): string {
     const whole = this.#prefix + key;
     if (whole.length <= keyLengthMax && /^[!-~]*$/.test(whole)) return whole;
-    return `#${createHash("sha256").update(Buffer.from(whole, "utf16le")).digest("base64url")}`;
+    return digestOf(whole);
   }
 }
 

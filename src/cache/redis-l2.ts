@@ -6,10 +6,10 @@
  * processes play no part, and one that is ten minutes off changes nothing.
  * A client that is not connected is not asked: its queue would grow while nobody waits for it any more.
  */
-import { createHash } from "node:crypto";
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { L2 } from "../cache-core/l2.ts";
+import { digestOf } from "./key-digest.ts";
 
 /** What is used of `@redis/client`'s `createClient()`. */
 export interface RedisClient {
@@ -170,5 +170,5 @@ function textOf(answer: unknown): string | null {
 /** Half a surrogate pair has no UTF-8 of its own: two such keys would be one. */
 function storedKey(key: string): string {
   if (key.length <= keyLengthMax && !/\p{Surrogate}/u.test(key)) return key;
-  return `#${createHash("sha256").update(Buffer.from(key, "utf16le")).digest("base64url")}`;
+  return digestOf(key);
 }

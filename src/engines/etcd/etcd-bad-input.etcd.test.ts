@@ -11,6 +11,7 @@ import { afterAll, expect, test } from "vitest";
 import { type EtcdCluster, startEtcd } from "../../../test/servers/etcd.ts";
 import { isRising, tryLock } from "../../../test/servers/lock-trial.ts";
 import { installed } from "../../../test/servers/server-process.ts";
+import { startSilentServers } from "../../../test/servers/silent-servers.ts";
 import { ConclaveError } from "../../base/errors.ts";
 import { connect } from "../../index.ts";
 import { createLock } from "../../recipes/lock.ts";
@@ -262,23 +263,12 @@ test.skipIf(isMissing)(
   "a member that takes connections and says nothing keeps nobody from the others",
   async () => {
     // Whichever is asked first.
-    const silent = await Promise.all(
-      [1, 2].map(async () => {
-        const sockets = new Set<Socket>();
-        const server = createServer((socket) => void sockets.add(socket.on("error", () => undefined)));
-        await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-        const close = async (): Promise<void> => {
-          for (const socket of sockets) socket.destroy();
-          server.close();
-        };
-        return { port: (server.address() as AddressInfo).port, close };
-      }),
-    );
-    const [one, two] = silent.map(({ port }) => `127.0.0.1:${port}`);
-    const conclave = await connect({ url: `etcd://${one},${two},127.0.0.1:${etcd.port}`, timeoutMs: 6_000 });
+    const silent = await startSilentServers(2);
+    const url = `etcd://${silent.addresses.join(",")},127.0.0.1:${etcd.port}`;
+    const conclave = await connect({ url, timeoutMs: 6_000 });
     expect(await conclave.lock("past the silent").run(() => "in")).toBe("in");
     await conclave.close();
-    for (const { close } of silent) await close();
+    silent.close();
   },
   60_000,
 );
