@@ -240,8 +240,16 @@ export class CoreWorld implements FaultTarget {
     const isDone = (): boolean => {
       const leader = this.leader();
       const configuration = leader === undefined ? undefined : this.#node(leader).core.probe().configuration;
-      if (configuration === undefined || configuration.outgoing !== undefined) return false;
-      return membersOf(configuration).every((member) => this.#node(member).deliveredCount >= goal);
+      if (configuration === undefined) return false;
+      // Of one configuration: a joint one that a voter still has may want a member that the last act takes away (seed 1511).
+      const holdsIt = (member: string): boolean => {
+        const { voters, outgoing } = this.#node(member).core.probe().configuration;
+        return outgoing === undefined && voters.join() === configuration.voters.join();
+      };
+      return (
+        configuration.voters.every(holdsIt) &&
+        membersOf(configuration).every((member) => this.#node(member).deliveredCount >= goal)
+      );
     };
     while (!isDone()) {
       if (
@@ -268,7 +276,6 @@ export class CoreWorld implements FaultTarget {
   /** What a quorum promises: with as many voters gone as it bears, the others go on. */
   #loseMinority(): void {
     const random = this.#dice.stream("minority");
-    this.#awaitOneConfiguration();
     const leader = this.leader() as string;
     const left = [...this.#node(leader).core.probe().configuration.voters];
     const gone: string[] = [];
@@ -283,22 +290,6 @@ export class CoreWorld implements FaultTarget {
       if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
       throw new InvariantViolation("QuorumSuffices", `[${gone}] are gone, and [${left}] commit nothing for ${settleMs} ms`);
     }
-  }
-
-  /** A joint configuration that somebody still has wants two majorities, and so may want the member that is to go (seed 1511). */
-  #awaitOneConfiguration(): void {
-    const untilMs = this.#queue.nowMs + settleMs;
-    const isOne = (): boolean => {
-      const leader = this.leader();
-      if (leader === undefined) return false;
-      const { voters, outgoing } = this.#node(leader).core.probe().configuration;
-      return [{ voters, outgoing }, ...voters.map((voter) => this.#node(voter).core.probe().configuration)].every(
-        (each) => each.outgoing === undefined && each.voters.join() === voters.join(),
-      );
-    };
-    while (!isOne())
-      if (this.#queue.nowMs > untilMs || !this.#queue.step())
-        throw new InvariantViolation("Liveness", `the voters hold different configurations ${settleMs} ms after all was settled`);
   }
 
   #leastProgress(): number {
