@@ -156,7 +156,7 @@ export default [
   },
   {
     name: "deadlines: the one that moves into a gap keeps its old place, and another is taken out for it",
-    file: "cache-core/deadlines.ts",
+    file: "base/bag.ts",
     find: "last.place = place;",
     replace: "",
     source: "ours: a list with places in it",

@@ -5,6 +5,8 @@
  * `finally`. All children of one parent share one listener on it, so a thousand waits on one signal are one listener, and
  * Node has nothing to warn of.
  */
+import { Bag, type InBag } from "./bag.ts";
+
 export interface LinkedSignal {
   readonly signal: AbortSignal;
   abort(reason?: unknown): void;
@@ -18,47 +20,21 @@ interface Following {
   readonly listener: () => void;
 }
 
-interface Follower {
+interface Follower extends InBag {
   readonly callback: () => void;
-  /** Its place in the list; -1 once it has left. */
-  at: number;
 }
 
-/**
- * Those who want to be told, in no order. Not a `Set`: one that many enter and leave replaces its table again and again, and
- * each old table that has been promoted keeps its members and the next table from the young collector, without end.
- */
-class Followers {
-  readonly #all: Follower[] = [];
-
-  get size(): number {
-    return this.#all.length;
-  }
-
-  add(callback: () => void): Follower {
-    const follower = { callback, at: this.#all.length };
-    this.#all.push(follower);
+/** Those who want to be told. */
+class Followers extends Bag<Follower> {
+  follow(callback: () => void): Follower {
+    const follower = { callback, place: -1 };
+    this.add(follower);
     return follower;
-  }
-
-  /** False: it had left. */
-  delete(follower: Follower): boolean {
-    const { at } = follower;
-    if (at < 0) return false;
-    follower.at = -1;
-    const last = this.#all.pop();
-    if (last !== undefined && last !== follower) {
-      this.#all[at] = last;
-      last.at = at;
-    }
-    return true;
   }
 
   /** Everybody hears of it, also after one who throws; then nobody is left. */
   tell(): void {
-    const told = this.#all.splice(0);
-    for (const follower of told) follower.at = -1;
-    tellAll(told);
+    tellAll(this.empty());
   }
 }
 
@@ -116,7 +92,7 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   }
   const own = links.get(signal);
   if (own !== undefined) {
-    const follower = own.add(callback);
+    const follower = own.follow(callback);
     return () => void own.delete(follower);
   }
   let following = followings.get(signal);
@@ -125,7 +101,7 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
     followings.set(signal, following);
   }
   const { followers, listener } = following;
-  const follower = followers.add(callback);
+  const follower = followers.follow(callback);
   return () => {
     if (!followers.delete(follower) || followers.size > 0) return;
     signal.removeEventListener("abort", listener);

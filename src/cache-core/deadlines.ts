@@ -4,24 +4,19 @@
  * A deadline that is found to have passed is not yet anybody's fault: this process may have slept, and the answer may lie
  * there unread. What has come is read first, which takes a turn of the event loop.
  * The timer does not keep the process alive: the connection that is waited on does.
- *
- * An array with each deadline's place in it, and not a `Set`: a set under constant adding and deleting grows a new table every
- * few dozen calls, and a table that V8 has once promoted keeps all its successors from the young generation's collector, with
- * the answers that their deadlines hold. Half of an L2 hit's processor time went there.
  */
+import { Bag, type InBag } from "../base/bag.ts";
 import type { Platform, Timer } from "../base/ports.ts";
 
-export interface Deadline {
+export interface Deadline extends InBag {
   readonly dueMs: number;
   readonly onLate: () => void;
-  /** In the list of those that are open; -1: in none. */
-  place: number;
 }
 
 export class Deadlines {
   readonly #platform: Platform;
-  /** Invariant: `#open[n].place === n`. In no order. */
-  readonly #open: Deadline[] = [];
+  /** With a `Set` half of an L2 hit's processor time went here, to the collector. */
+  readonly #open = new Bag<Deadline>();
   #timer: { readonly dueMs: number; readonly timer: Timer } | undefined;
 
   constructor(platform: Platform) {
@@ -30,8 +25,8 @@ export class Deadlines {
 
   /** Calls back once, a turn after `dueMs` at the earliest, unless `delete` was called before. */
   add(dueMs: number, onLate: () => void): Deadline {
-    const deadline: Deadline = { dueMs, onLate, place: this.#open.length };
-    this.#open.push(deadline);
+    const deadline: Deadline = { dueMs, onLate, place: -1 };
+    this.#open.add(deadline);
     // A timer that was set for a call long answered goes on: it looks for the next one when it fires.
     if (this.#timer === undefined || this.#timer.dueMs > deadline.dueMs) this.#arm(deadline.dueMs);
     return deadline;
@@ -39,15 +34,7 @@ export class Deadlines {
 
   /** Whether it was open. */
   delete(deadline: Deadline): boolean {
-    const { place } = deadline;
-    if (place === -1) return false;
-    const last = this.#open.pop() as Deadline;
-    if (last !== deadline) {
-      this.#open[place] = last;
-      last.place = place;
-    }
-    deadline.place = -1;
-    return true;
+    return this.#open.delete(deadline);
   }
 
   #arm(dueMs: number): void {
@@ -59,13 +46,13 @@ export class Deadlines {
   #onTimer(): void {
     this.#timer = undefined;
     const nowMs = this.#platform.now();
-    const late = this.#open.filter(({ dueMs }) => dueMs <= nowMs);
+    const late = this.#open.all.filter(({ dueMs }) => dueMs <= nowMs);
     if (late.length > 0) this.#platform.defer(() => this.#end(late));
-    const next = this.#open.reduce((least, { dueMs }) => (dueMs > nowMs ? Math.min(least, dueMs) : least), Infinity);
+    const next = this.#open.all.reduce((least, { dueMs }) => (dueMs > nowMs ? Math.min(least, dueMs) : least), Infinity);
     if (next !== Infinity) this.#arm(next);
   }
 
   #end(late: readonly Deadline[]): void {
-    for (const deadline of late) if (this.delete(deadline)) deadline.onLate();
+    for (const deadline of late) if (this.#open.delete(deadline)) deadline.onLate();
   }
 }
