@@ -1,37 +1,19 @@
 // `npm run lock-workloads -- [options]`: builds Jepsen's lock workloads beside the source and runs them on real servers.
-// `--planted [NAME]`: plants one bug at a time into a copy of what was built, and wants each to be found. An edit that no longer
-// fits exactly once is an error: the code has moved on, and the plant must follow.
+// `--planted [NAME]`: plants one bug at a time (`src/torture/plants.ts`) into a copy of what was built, and wants each to be found.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
-const plants = [
-  {
-    name: "everybody-is-first",
-    file: "src/recipes/queue-place.js",
-    find: "return this.#standing.ahead === null ? this.#granted(this.#standing.revision) : null;",
-    replace: "return this.#granted(this.#standing.revision);",
-    seconds: 10,
-    expected: ["two-holders", "file-update-lost", "guard-refused-holder"],
-  },
+const hunts = [
+  { name: "everybody-is-first", seconds: 10, expected: ["two-holders", "file-update-lost", "guard-refused-holder"] },
   {
     name: "held-ignores-the-clock",
-    file: "src/client/session.js",
-    find: "return isInTime && !this.#lost.signal.aborted;",
-    replace: "return !this.#lost.signal.aborted;",
     seconds: 20,
     expected: ["two-holders", "file-write-late", "file-update-lost", "guard-refused-holder"],
   },
-  {
-    name: "guard-always-holds",
-    file: "src/recipes/place-claim.js",
-    find: 'const compare = { key, target: "createRevision", is: "equal", to: createRevision };',
-    replace: 'const compare = { key, target: "createRevision", is: "less", to: Number.MAX_SAFE_INTEGER };',
-    // Few additions come late.
-    seconds: 120,
-    expected: ["set-order"],
-  },
+  // Few additions come late.
+  { name: "guard-always-holds", seconds: 120, expected: ["set-order"] },
 ];
 
 const out = resolve("node_modules/.lock-workloads");
@@ -41,6 +23,7 @@ const built = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-
 });
 if (built.status !== 0 || !existsSync(`${out}/test/lock-workloads/main.js`)) process.exit(2);
 writeFileSync(`${out}/package.json`, '{ "type": "module" }');
+const { plant } = await import(`${out}/src/torture/plants.js`);
 const args = process.argv.slice(2);
 process.exit(args[0] === "--planted" ? hunt(args.slice(1)) : run(out, args, "inherit").status);
 
@@ -53,22 +36,20 @@ function run(folder, options, output) {
 function hunt(options) {
   const [first, ...rest] = options;
   const isNamed = first !== undefined && !first.startsWith("-");
-  const chosen = isNamed ? plants.filter(({ name }) => name === first) : plants;
+  const chosen = isNamed ? hunts.filter(({ name }) => name === first) : hunts;
   if (chosen.length === 0)
-    throw new Error(`No plant is called "${first}". There are: ${plants.map(({ name }) => name).join(", ")}.`);
-  const missed = chosen.filter((plant) => !isCaught(plant, isNamed ? rest : options));
+    throw new Error(`No plant is called "${first}". There are: ${hunts.map(({ name }) => name).join(", ")}.`);
+  const missed = chosen.filter((hunt) => !isCaught(hunt, isNamed ? rest : options));
   console.log(`${chosen.length - missed.length} of ${chosen.length} planted bugs were caught.`);
   return missed.length === 0 ? 0 : 1;
 }
 
-function isCaught({ expected, file, find, name, replace, seconds }, options) {
+function isCaught({ expected, name, seconds }, options) {
   const folder = mkdtempSync(join(tmpdir(), "conclave-planted-"));
   try {
     cpSync(out, folder, { recursive: true });
     symlinkSync(resolve("node_modules"), join(folder, "node_modules"));
-    const parts = readFileSync(join(folder, file), "utf8").split(find);
-    if (parts.length !== 2) throw new Error(`"${name}" fits ${parts.length - 1} times into ${file}; it must fit once.`);
-    writeFileSync(join(folder, file), parts.join(replace));
+    plant(name, join(folder, "src"));
     const json = join(folder, "result.json");
     const { status } = run(folder, ["--seed", "1", "--seconds", `${seconds}`, "--json", json, ...options], "ignore");
     const kinds = existsSync(json)
