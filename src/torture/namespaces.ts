@@ -50,6 +50,7 @@ export class Namespaces implements Cuts {
       // No `ip`, no rights in this container, or no such devices: the proxies serve.
       return false;
     } finally {
+      tryIp(`link del ${bridgeOf(process.pid)}-p`);
       tryIp(`netns del ${probe}`);
     }
   }
@@ -130,7 +131,10 @@ function remove(bridge: string): void {
   const listed = execFileSync("ip", ["netns", "list"], { encoding: "utf8" });
   for (const line of listed.split("\n")) {
     const [namespace = ""] = line.split(" ");
-    if (namespace.startsWith(`${bridge}-`)) tryIp(`netns del ${namespace}`);
+    if (!namespace.startsWith(`${bridge}-`)) continue;
+    // The link of the same name first: with its namespace alone it goes when the kernel finds the time.
+    tryIp(`link del ${namespace}`);
+    tryIp(`netns del ${namespace}`);
   }
   tryIp(`link del ${bridge}`);
 }
