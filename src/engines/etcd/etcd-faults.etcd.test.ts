@@ -216,6 +216,25 @@ test.skipIf(isMissing)(
 );
 
 test.skipIf(isMissing)(
+  "a hold stays when the leader sleeps and the client asks a follower, the sleeper, and only then the third",
+  async () => {
+    const cluster = await ownCluster({ members: 3 });
+    const leader = cluster.leader();
+    const [first, third] = cluster.members.filter((member) => member !== leader);
+    const engine = await engineOn(`etcd://${[first, leader, third].map((member) => `127.0.0.1:${member?.port}`).join(",")}`);
+    const hold = await createLock(engine, name(), { ttlMs: 10_000 }).acquire();
+    // Just before the first keep-alive, at a third of the TTL.
+    await pass(2_800);
+    leader.process.pause();
+    await pass(7_000);
+    leader.process.resume();
+    expect(hold.held).toBe(true);
+    await hold.release();
+  },
+  60_000,
+);
+
+test.skipIf(isMissing)(
   "the space quota: writes are refused for certain, the doctor names it",
   async () => {
     const own = await ownCluster({ args: ["--quota-backend-bytes", "2000000"] });

@@ -23,8 +23,8 @@ const openTimeoutMs = 10_000;
 const closeTimeoutMs = 2_000;
 /** Sent and unanswered keep-alives of one lease; older ones are forgotten. */
 const inFlightMax = 16;
-/** The part of a TTL for which an answer is waited before another member is asked; half of what is left by then. */
-const patienceParts = 6;
+/** A slow network is not a sleeping member. */
+const patienceMsMin = 250;
 
 export interface EtcdSessionsOptions {
   readonly platform: Platform;
@@ -103,7 +103,7 @@ export class EtcdSessions implements SessionHost {
     const nowMs = this.platform.now();
     // Asked a while ago and not answered: whoever should answer is asleep, or gone.
     const [oldestMs] = kept.sentMs;
-    const isAsleep = oldestMs !== undefined && nowMs - oldestMs > session.ttlMs / patienceParts;
+    const isAsleep = oldestMs !== undefined && nowMs - oldestMs > this.#patienceMs(session);
     if (isAsleep && this.#stream !== undefined) this.#drop(this.#stream, true);
     session.attempted(nowMs);
     background(this.#say(kept), "keeping a session alive");
@@ -135,6 +135,15 @@ export class EtcdSessions implements SessionHost {
     await this.#options.stallKeeper?.close();
     this.#isClosed = true;
     if (this.#stream !== undefined) this.#drop(this.#stream, false);
+  }
+
+  /**
+   * How long an answer is waited for before another member is asked: every member, once, between the first question (at a
+   * third of the TTL) and the end of the hold (at two thirds). A follower is silent as long as its leader sleeps, so the
+   * first two of three can be.
+   */
+  #patienceMs({ ttlMs }: ClientSession): number {
+    return Math.max(patienceMsMin, ttlMs / 3 / (this.#options.link.endpoints.length + 1));
   }
 
   async #revoke(id: number): Promise<void> {
