@@ -7,6 +7,7 @@
  * allocation that the input's own length does not justify.
  */
 import { assert } from "./assert.ts";
+import { ByteSlab, onHeapBytesMax } from "./byte-slab.ts";
 import { isAscii, utf8Decode } from "./bytes.ts";
 import { conclaveError } from "./errors.ts";
 
@@ -14,6 +15,8 @@ import { conclaveError } from "./errors.ts";
 const scratch = new Uint8Array(8);
 const scratchView = new DataView(scratch.buffer);
 const encoder = new TextEncoder();
+/** Where copies of middle size are: most of them live as long as their neighbours. */
+const slab = new ByteSlab();
 
 /** Appends to a buffer that grows. `finish` hands out a copy and starts anew, so one writer serves many messages. */
 export class ByteWriter {
@@ -128,9 +131,9 @@ export class ByteWriter {
     return this.#buffer.subarray(0, this.#length);
   }
 
-  /** A copy of what was written, in a buffer of its own; the writer starts anew. */
+  /** A copy of what was written, which nobody else writes to; the writer starts anew. */
   finish(): Uint8Array {
-    const bytes = this.#buffer.slice(0, this.#length);
+    const bytes = slab.copy(this.#buffer, 0, this.#length);
     this.reset();
     return bytes;
   }
@@ -248,11 +251,16 @@ export class ByteReader {
     return this.raw(this.varint());
   }
 
+  /** A view, or a copy of so small an input that a view would first move it out of the engine's heap. For what may keep the input alive. */
+  bytesWithin(): Uint8Array {
+    return this.#buffer.length <= onHeapBytesMax ? this.bytesCopied() : this.bytes();
+  }
+
   /** As `bytes`, but a copy. For what outlives the input, and much cheaper than a view that is copied then. */
   bytesCopied(): Uint8Array {
     const lengthBytes = this.varint();
     const at = this.#take(lengthBytes);
-    return this.#buffer.slice(at, at + lengthBytes);
+    return slab.copy(this.#buffer, at, at + lengthBytes);
   }
 
   binaryString(): string {
@@ -263,7 +271,12 @@ export class ByteReader {
 
   /** Bytes that are no UTF-8 become U+FFFD. */
   utf8(): string {
-    return utf8Decode(this.bytes());
+    const length = this.varint();
+    const start = this.#take(length);
+    // Most names are short and plain: read without a view and a call of the platform.
+    if (length <= 64 && isAsciiBetween(this.#buffer, start, start + length))
+      return binaryStringOf(this.#buffer, start, start + length);
+    return utf8Decode(this.#buffer.subarray(start, start + length));
   }
 
   /** Throws when something is left over. */
@@ -304,6 +317,12 @@ function binaryStringOf(buffer: Uint8Array, from: number, to: number): string {
   }
   for (; at < to; at++) text += String.fromCharCode(buffer[at] as number);
   return text;
+}
+
+function isAsciiBetween(buffer: Uint8Array, from: number, to: number): boolean {
+  let seen = 0;
+  for (let at = from; at < to; at++) seen |= buffer[at] as number;
+  return seen < 0x80;
 }
 
 function short(): Error {

@@ -18,6 +18,10 @@ export function utf8Decode(bytes: Uint8Array): string {
 /** One character per byte. */
 export function toBinaryString(bytes: Uint8Array): string {
   let text = "";
+  if (bytes.length <= 32) {
+    for (const byte of bytes) text += String.fromCharCode(byte);
+    return text;
+  }
   // `apply` has an argument limit: 4,096 at a time stays far below it.
   for (let at = 0; at < bytes.length; at += 4096) {
     text += String.fromCharCode.apply(null, bytes.subarray(at, at + 4096) as unknown as number[]);

@@ -6,6 +6,7 @@
  * second copy.
  */
 import { assert } from "../base/assert.ts";
+import { ByteSlab } from "../base/byte-slab.ts";
 import { ClaimTable } from "./claims.ts";
 import type { SessionNumber } from "./command.ts";
 import { type Digest, emptyDigest, hashEntry, includeHash } from "./digest.ts";
@@ -14,7 +15,6 @@ import { undo } from "./history.ts";
 import type { MachineEvent } from "./outcome.ts";
 import type { Revision, SessionId } from "./store.ts";
 import { TreeEdit } from "./tree.ts";
-import { ValueSlab } from "./value-slab.ts";
 
 export interface SessionState {
   readonly number: SessionNumber;
@@ -44,7 +44,7 @@ export class State {
   /** The sum over all entries; undefined where nobody wants it kept up to date. */
   readonly entriesDigest: Digest | undefined;
   readonly #events: MachineEvent[] = [];
-  readonly #slab = new ValueSlab();
+  readonly #slab = new ByteSlab();
 
   constructor(options: { readonly keepsDigest: boolean }) {
     this.entriesDigest = options.keepsDigest ? emptyDigest() : undefined;

@@ -7,7 +7,7 @@
  * ```
  * Strict: an unknown kind or a byte too many is PROTOCOL. Lists are bounded by what the input can hold.
  * A signed statement that was read owns its bytes, because it is kept, relayed and put into proofs, and its letter is not; the
- * operations and results inside are views into them.
+ * operations and results inside may be views into them.
  */
 import { ByteReader, ByteWriter } from "../../base/byte-codec.ts";
 import { conclaveError } from "../../base/errors.ts";
@@ -182,6 +182,6 @@ function readByteArrays(reader: ByteReader, countMax: number): Uint8Array[] {
   const count = reader.count();
   if (count > countMax) throw conclaveError("PROTOCOL", `A frame holds ${count} operations; at most ${countMax} are taken.`);
   const list: Uint8Array[] = [];
-  for (let left = count; left > 0; left--) list.push(reader.bytes());
+  for (let left = count; left > 0; left--) list.push(reader.bytesWithin());
   return list;
 }
