@@ -167,11 +167,7 @@ export interface ConnectOptions {
  * @since 0.1.0
  */
 export async function connect(where: string | ConnectOptions): Promise<Conclave> {
-  // From JavaScript, and from an environment variable that is not set, anything comes.
-  const options: ConnectOptions = typeof where === "object" && where !== null ? where : { url: where };
-  const { url }: { readonly url: unknown } = options;
-  if (typeof url !== "string")
-    throw conclaveError("INVALID_OPTION", `\`url\` is ${url}, not a text: is the environment variable set that it comes from?`);
+  const options: ConnectOptions = typeof where === "string" ? { url: where } : where;
   return new Conclave(await openEngine(options));
 }
 

@@ -31,7 +31,6 @@ test("an unknown scheme names the schemes there are", async () => {
     expect(error.code).toBe("UNKNOWN_SCHEME");
     expect(error.message).toContain("memory:");
   }
-  for (const url of [undefined, null, 7, {}]) expect((await errorOf(connect(url as never))).code).toBe("INVALID_OPTION");
   expect((await errorOf(connect("conclave://"))).code).toBe("INVALID_OPTION");
   expect((await errorOf(connect("conclave://host:99999"))).code).toBe("INVALID_OPTION");
   expect((await errorOf(connect("memory:x"))).code).toBe("INVALID_OPTION");

@@ -114,20 +114,6 @@ test("watch prints changes as they happen, and Ctrl-C ends it with 130 and no wo
 
 // --- the command line itself ---------------------------------------------------------------------------------------
 
-test("options of the store may stand before the command; those behind it win", async () => {
-  const before = await conclave(["--store", "memory:", "--json", "counter", "add", "n", "3"]);
-  expect(before).toMatchObject({ exitCode: 0, stderr: "" });
-  expect(JSON.parse(before.stdout)).toMatchObject({ value: 3 });
-  expect(await conclave(["--store", "http://x", "counter", "add", "n", "4", "--store", "memory:"])).toMatchObject({
-    exitCode: 0,
-    stdout: "4\n",
-  });
-  // What follows `--` is the other command's.
-  expect(await conclave(["--store", "memory:", "lock", "x", "--", "echo", "--store", "hi"])).toMatchObject({
-    stdout: "--store hi\n",
-  });
-});
-
 test("what is typed wrong is exit code 64, with a word that helps, and nothing on standard output", async () => {
   const wrong: [string[], RegExp][] = [
     [["gett", "k"], /Did you mean get\?/],
@@ -138,7 +124,6 @@ test("what is typed wrong is exit code 64, with a word that helps, and nothing o
     [["lock", "x", "--ttl", "10ms", "--", "true"], /1000/],
     [["lock", "x", "--try", "--wait", "1s", "--", "true"], /cannot both be given/],
     [["status", "--store", "memory:"], /has no members/],
-    [["--store", "memory:", "up"], /`up` takes no --store/],
     [["serve", "--members", "a=1"], /name=host:port/],
     [[], /Which command/],
   ];

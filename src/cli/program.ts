@@ -16,7 +16,6 @@ import { addServeCommand } from "./serve-command.ts";
 import { addSharedHoldCommands } from "./shared-hold-commands.ts";
 import { addSnapshotCommands } from "./snapshot-commands.ts";
 import { addStatusCommand } from "./status-command.ts";
-import { addLeadingFlags } from "./store-flags.ts";
 import { addTxCommand } from "./tx-command.ts";
 import { addUpCommand } from "./up-command.ts";
 import { addValueCommands } from "./value-commands.ts";
@@ -38,11 +37,10 @@ First steps:
   conclave put greeting hello      in another terminal
   conclave lock demo -- sh -c 'echo "token $CONCLAVE_FENCE_TOKEN"; sleep 10'
 
-Commands find the store by --store, before or after their name, or by
-CONCLAVE_STORE; default: conclave://127.0.0.1:7400. Each explains itself: conclave help lock.
+Commands find the store by --store or CONCLAVE_STORE; default:
+conclave://127.0.0.1:7400. Each explains itself: conclave help lock.
 Exit codes: conclave help exit-codes.`,
     );
-  addLeadingFlags(program);
   addUpCommand(program);
   addServeCommand(program);
   addStatusCommand(program);

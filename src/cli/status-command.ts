@@ -24,7 +24,7 @@ export function addStatusCommand(program: Command): void {
     .command("status")
     .summary("show the members and who leads")
     .description("Asks every member of the cluster how it sees itself. One address of one member is enough.");
-  addStoreFlags(command, { namespace: false, timeoutS: 3 })
+  addStoreFlags(command, { namespace: false })
     .addHelpText(
       "after",
       `

@@ -1,7 +1,7 @@
 /**
  * The options of every command that talks to a store, and the way from them to an open one.
  */
-import { type Command, CommanderError, Option } from "commander";
+import { type Command, Option } from "commander";
 import type { Conclave } from "../index.ts";
 import { connect } from "../index.ts";
 import { parseDuration } from "./duration.ts";
@@ -17,34 +17,21 @@ export interface StoreFlags {
 
 export const defaultStore = "conclave://127.0.0.1:7400";
 
-const storeOption = (): Option =>
-  new Option("--store <url>", "where: conclave://host:port[,...], file:DIRECTORY, redis://host:port, ...");
-const clusterOption = (): Option => new Option("--cluster <name>", "refuse to talk to any other cluster");
-const timeoutOption = (): Option =>
-  new Option("--timeout <duration>", "how long to wait for the store's answer").argParser(parseDuration);
-
-/** `timeoutS`: the default of --timeout. Default 10. */
-export function addStoreFlags(command: Command, options: { readonly namespace: boolean; readonly timeoutS?: number }): Command {
-  const { timeoutS = 10 } = options;
+export function addStoreFlags(command: Command, options: { readonly namespace: boolean }): Command {
   command
-    .addOption(storeOption().env("CONCLAVE_STORE").default(defaultStore))
-    .addOption(clusterOption())
-    .addOption(timeoutOption().default(timeoutS * 1_000, `${timeoutS}s`));
+    .addOption(
+      new Option("--store <url>", "where: conclave://host:port[,...], file:DIRECTORY, redis://host:port, ...")
+        .env("CONCLAVE_STORE")
+        .default(defaultStore),
+    )
+    .addOption(new Option("--cluster <name>", "refuse to talk to any other cluster"))
+    .addOption(
+      new Option("--timeout <duration>", "how long to wait for the store's answer")
+        .argParser(parseDuration)
+        .default(10_000, "10s"),
+    );
   if (options.namespace) command.option("--namespace <name>", "where the keys live", "default");
   return addOutputFlags(command);
-}
-
-/** The same options before the command's name: `conclave --store URL lock NAME -- command`. Those behind it win. */
-export function addLeadingFlags(program: Command): Command {
-  for (const option of [storeOption(), clusterOption(), timeoutOption()]) program.addOption(option.hideHelp());
-  program.addOption(new Option("--json").hideHelp()).addOption(new Option("--verbose").hideHelp());
-  return program.enablePositionalOptions().hook("preAction", (_program, command) => {
-    for (const [name, value] of Object.entries(program.opts())) {
-      if (!command.options.some((option) => option.attributeName() === name))
-        throw new CommanderError(1, "conclave.unknownOption", `error: \`${command.name()}\` takes no --${name}`);
-      if (command.getOptionValueSource(name) !== "cli") command.setOptionValueWithSource(name, value, "cli");
-    }
-  });
 }
 
 export function addOutputFlags(command: Command): Command {

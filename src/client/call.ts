@@ -111,8 +111,7 @@ export function timeoutError(
   const refusal = call.lastRefused?.code;
   if (refusal === "NO_QUORUM" || refusal === "DISK_FULL" || refusal === "DISK_FAILED")
     return conclaveError(refusal, text, details);
-  if (!tried.isAnyReached && call.sends === 0)
-    return conclaveError("CONNECTION_REFUSED", `Nobody could be reached within ${afterMs} ms. ${tried.text}${why}`, details);
+  if (!tried.isAnyReached && call.sends === 0) return conclaveError("CONNECTION_REFUSED", text, details);
   if (!tried.isLeaderKnown) return conclaveError("NO_QUORUM", `No leader was found. ${text}`, details);
   return conclaveError("TIMEOUT", text, details);
 }

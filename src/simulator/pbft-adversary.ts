@@ -141,8 +141,9 @@ export class Adversary {
           this.#answer(output.client, { kind: "reply", reply: output.reply });
           break;
         case "timer":
-          if (half.timer !== undefined) queue.cancel(half.timer);
-          half.timer = queue.schedule(output.atMs - queue.nowMs, () => this.#feed(half, { kind: "tick", nowMs: queue.nowMs }));
+          half.timer = queue.reschedule(half.timer, output.atMs - queue.nowMs, () =>
+            this.#feed(half, { kind: "tick", nowMs: queue.nowMs }),
+          );
           break;
         default:
           break;

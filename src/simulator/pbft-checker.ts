@@ -6,7 +6,6 @@
  * correct ones did: at least quorum - faulty of them. The strongest checks look at disks and letters, not at the core.
  */
 import { toBinaryString } from "../base/bytes.ts";
-import { crc32 } from "../base/crc32.ts";
 import {
   batchCell,
   cellSequence,
@@ -73,8 +72,8 @@ interface Ghost {
   readonly replica: ReplicaNumber;
   /** By view and sequence: what it has said on the wire. */
   readonly said: Readonly<Record<VoteKind, Map<number, Digest>>>;
-  /** By view: a hash of the view change that it asked for it with. */
-  readonly viewChanges: Map<View, string>;
+  /** By view: the view change that it asked for it with. */
+  readonly viewChanges: Map<View, Uint8Array>;
   readonly newViews: Set<View>;
   /** By sequence: its commit of the highest view. */
   readonly commits: Map<Sequence, Voted>;
@@ -427,8 +426,7 @@ export class PbftChecker {
   #mustBeOnDisk(ghost: Ghost, { view, sequence, digest }: Vote): void {
     const disk = this.#disks.get(ghost.replica) as DurableReplica;
     if (isCovered(disk, sequence)) return;
-    const bytes = disk.cells.get(proposalCell(sequence));
-    const proposal = bytes === undefined ? undefined : decodeProposalCell(bytes).statement;
+    const proposal = proposalOf(disk, sequence);
     const holds = proposal !== undefined && (proposal.view > view || (proposal.view === view && proposal.digest === digest));
     if (!holds) fail("PersistBeforeSend", `replica ${ghost.replica} votes at ${sequence} in view ${view} before its disk knows`);
     if (proposal.view === view && digest !== this.#nullDigest && !disk.cells.has(batchCell(sequence, digest)))
@@ -447,12 +445,13 @@ export class PbftChecker {
 
   /** Whatever it has committed above its checkpoint, a correct replica must tell the next view. */
   #onViewChangeSaid(ghost: Ghost, change: ViewChange, bytes: Uint8Array): void {
-    const text = `${bytes.length}/${crc32(bytes)}`;
     const before = ghost.viewChanges.get(change.view);
-    if (before !== undefined && before !== text)
+    // Said again word for word, it is mostly the same array.
+    if (before === bytes) return;
+    if (before !== undefined && !(before.length === bytes.length && before.every((byte, at) => byte === bytes[at])))
       fail("VoteOnce", `replica ${ghost.replica} asks for view ${change.view} in two ways`);
     if (before !== undefined) return;
-    ghost.viewChanges.set(change.view, text);
+    ghost.viewChanges.set(change.view, bytes);
     if (change.view < ghost.left)
       fail("ViewMonotonic", `replica ${ghost.replica} asks for view ${change.view} after ${ghost.left}`);
     ghost.left = change.view;
@@ -510,16 +509,25 @@ function isCertified(disk: DurableReplica, sequence: Sequence, digest: Digest): 
   return isCovered(disk, sequence) || preparedOf(disk, sequence)?.digest === digest;
 }
 
-/** What a cell's bytes prove; they never change, and are looked at by every replica's first execution. */
-const preparedStatements = new WeakMap<Uint8Array, Vote>();
+/** What the bytes of cells state; they never change, and are looked at by every vote and execution. All forgotten when full. */
+const statements = new Map<Uint8Array, Vote>();
+const statementsMax = 1_024;
+
+function proposalOf(disk: DurableReplica, sequence: Sequence): Vote | undefined {
+  return statementIn(disk.cells.get(proposalCell(sequence)), (bytes) => decodeProposalCell(bytes).statement);
+}
 
 function preparedOf(disk: DurableReplica, sequence: Sequence): Vote | undefined {
-  const bytes = disk.cells.get(preparedCell(sequence));
+  return statementIn(disk.cells.get(preparedCell(sequence)), (bytes) => decodePreparedCell(bytes).proposal.statement);
+}
+
+function statementIn(bytes: Uint8Array | undefined, decode: (bytes: Uint8Array) => Vote): Vote | undefined {
   if (bytes === undefined) return undefined;
-  let statement = preparedStatements.get(bytes);
+  let statement = statements.get(bytes);
   if (statement === undefined) {
-    statement = decodePreparedCell(bytes).proposal.statement;
-    preparedStatements.set(bytes, statement);
+    statement = decode(bytes);
+    if (statements.size >= statementsMax) statements.clear();
+    statements.set(bytes, statement);
   }
   return statement;
 }

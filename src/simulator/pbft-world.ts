@@ -5,14 +5,16 @@
  *
  * Seeds are of two kinds, because crash bugs and Byzantine bugs hide from one another: with an even seed every replica is
  * correct and the machines are bad, with an odd one up to f lie and the machines are better.
- * Each letter is encoded and decoded on its way; a letter with a false seal is dropped at the gate, as a host does.
+ * Each letter is encoded and decoded on its way; a letter with a false seal is dropped at the gate, as a host does. Whom one
+ * letter is sent to share what it was decoded to and what its seals are worth: both are functions of its bytes alone. That
+ * nobody changes what it shares is looked at now and then.
  */
 import { ByteWriter } from "../base/byte-codec.ts";
 import { hasCode } from "../base/errors.ts";
 import { PbftClient } from "../consensus/pbft/client.ts";
 import type { PbftInput, PbftOutput, PbftRecovered, PbftSnapshot } from "../consensus/pbft/core.ts";
 import { sealsOf } from "../consensus/pbft/gate.ts";
-import type { PbftMessage, ReplicaNumber, RequestFrame } from "../consensus/pbft/messages.ts";
+import type { NewView, PbftMessage, ReplicaNumber, RequestFrame, Signed, ViewChange } from "../consensus/pbft/messages.ts";
 import type { PbftOptions } from "../consensus/pbft/options.ts";
 import { Pbft } from "../consensus/pbft/pbft.ts";
 import { faultsTolerated } from "../consensus/pbft/quorum.ts";
@@ -51,6 +53,12 @@ interface Letter {
   readonly message: PbftMessage;
 }
 
+/** A letter's bytes, and what the first to open it made of them: a message, or nothing. */
+interface Parcel {
+  readonly frame: Uint8Array;
+  opened: PbftMessage | "unreadable" | "forged" | undefined;
+}
+
 type Persist = Extract<PbftOutput, { kind: "persist" }>;
 
 /** A correct replica on its machine. */
@@ -82,6 +90,8 @@ interface Client {
   answers: number;
 }
 
+/** Remembered letters of view changes; all are forgotten when there are more. Weak references would cost the collector more. */
+const longLettersMax = 256;
 const registers = ["x", "y", "z"];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -101,7 +111,11 @@ export class PbftWorld implements FaultTarget {
   readonly #nodes = new Map<ReplicaNumber, Node>();
   readonly #adversaries = new Map<ReplicaNumber, Adversary>();
   readonly #clients: Client[] = [];
+  /** By number: where letters go. */
+  readonly #names: readonly string[];
   readonly #writer = new ByteWriter();
+  #lastPacked: { readonly message: PbftMessage; readonly parcel: Parcel } | undefined;
+  readonly #longLetters = new Map<Signed<ViewChange> | Signed<NewView>, Parcel>();
   readonly #history: RegisterOperation[] = [];
   readonly #limits: Readonly<Record<string, number>>;
   readonly #filter: FaultFilter;
@@ -120,6 +134,7 @@ export class PbftWorld implements FaultTarget {
     const faulty = byzantine ? (random.chance(0.7) ? most : random.integer(1, most)) : 0;
     const clients = ["c0", "c1", "c2"];
     const numbers = Array.from({ length: this.#replicas }, (_, number) => number);
+    this.#names = numbers.map((number) => `r${number}`);
     this.#crypto = new SymbolicCrypto([...numbers, ...clients, "mallory"], random.fork());
     this.#options = this.#chooseOptions();
     this.#buckets = random.pick([1, 3]);
@@ -469,53 +484,84 @@ export class PbftWorld implements FaultTarget {
   // ---------------------------------------------------------------------------------------------- letters
 
   #transmit(name: string, from: ReplicaNumber | string, to: readonly ReplicaNumber[], message: PbftMessage): void {
-    this.#writer.reset();
-    encodePbftMessage(this.#writer, message);
-    const frame = this.#writer.finish();
-    for (const number of to) this.#network.send(name, `r${number}`, () => this.#arrive(from, number, frame));
+    const parcel = this.#pack(message);
+    for (const number of to) this.#network.send(name, this.#names[number] as string, () => this.#arrive(from, number, parcel));
   }
 
-  #arrive(from: ReplicaNumber | string, to: ReplicaNumber, frame: Uint8Array): void {
+  /** The same message is the same letter: a liar hands it out to one after the other, and views are asked for again and again. */
+  #pack(message: PbftMessage): Parcel {
+    const last = this.#lastPacked;
+    if (message === last?.message) return last.parcel;
+    const long = message.kind === "view-change" ? message.viewChange : message.kind === "new-view" ? message.newView : undefined;
+    const parcel = (long && this.#longLetters.get(long)) ?? { frame: this.#encode(message), opened: undefined };
+    this.#lastPacked = { message, parcel };
+    if (long !== undefined) {
+      if (this.#longLetters.size >= longLettersMax) this.#longLetters.clear();
+      this.#longLetters.set(long, parcel);
+    }
+    return parcel;
+  }
+
+  #encode(message: PbftMessage): Uint8Array {
+    this.#writer.reset();
+    encodePbftMessage(this.#writer, message);
+    return this.#writer.finish();
+  }
+
+  #arrive(from: ReplicaNumber | string, to: ReplicaNumber, parcel: Parcel): void {
     const adversary = this.#adversaries.get(to);
     if (adversary !== undefined) {
-      const message = this.#open(frame);
+      const message = this.#open(parcel);
       if (message !== undefined) adversary.onMessage(from, message);
       return;
     }
     const node = this.#nodes.get(to);
     if (node === undefined) return;
-    this.#wake(node, () => {
-      this.#trace =
-        (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
-      const message = this.#open(frame);
-      if (message !== undefined) this.#feed(node, { kind: "message", nowMs: this.#clock(node), from, message });
-    });
+    // Most are awake, and need no promise to come back.
+    if (node.up && node.pausedUntilMs <= this.#queue.nowMs) this.#receive(node, from, parcel);
+    else this.#wake(node, () => this.#receive(node, from, parcel));
+  }
+
+  #receive(node: Node, from: ReplicaNumber | string, parcel: Parcel): void {
+    const { frame } = parcel;
+    this.#trace =
+      (Math.imul(this.#trace, 31) + frame.length * 7 + (frame[0] as number) + Math.floor(this.#queue.nowMs * 1000)) | 0;
+    const message = this.#open(parcel);
+    if (message !== undefined) this.#feed(node, { kind: "message", nowMs: this.#clock(node), from, message });
   }
 
   /** The gate: what cannot be read, or bears a false seal, never reaches a core. */
-  #open(frame: Uint8Array): PbftMessage | undefined {
+  #open(parcel: Parcel): PbftMessage | undefined {
+    if (parcel.opened === undefined) parcel.opened = this.#inspect(parcel.frame);
+    else if (this.#queue.steps % 512 === 0) this.#mustBeUntouched(parcel);
+    if (parcel.opened === "forged") this.checker.coverage.hit("a false seal is dropped at the gate");
+    return typeof parcel.opened === "string" ? undefined : parcel.opened;
+  }
+
+  #inspect(frame: Uint8Array): PbftMessage | "unreadable" | "forged" {
     try {
       const message = decodePbftMessage(frame);
-      for (const seal of sealsOf(message)) {
-        if (this.#crypto.verify(seal)) continue;
-        this.checker.coverage.hit("a false seal is dropped at the gate");
-        return undefined;
-      }
-      return message;
+      return sealsOf(message).every((seal) => this.#crypto.verify(seal)) ? message : "forged";
     } catch (error) {
-      if (hasCode(error, "PROTOCOL")) return undefined;
+      if (hasCode(error, "PROTOCOL")) return "unreadable";
       throw error;
     }
+  }
+
+  /** A replica that changed a letter would change it for the others too. */
+  #mustBeUntouched({ frame, opened }: Parcel): void {
+    if (opened === undefined || typeof opened === "string") return;
+    const again = this.#encode(opened);
+    if (again.length !== frame.length || again.some((byte, at) => byte !== frame[at]))
+      throw new InvariantViolation("LettersAreShared", `a replica has changed a ${opened.kind} that others read too`);
   }
 
   #transmitToClient(name: string, client: string, message: PbftMessage): void {
     const target = this.#clients.find((known) => known.name === client);
     if (target === undefined) return;
-    this.#writer.reset();
-    encodePbftMessage(this.#writer, message);
-    const frame = this.#writer.finish();
+    const parcel = this.#pack(message);
     this.#network.send(name, client, () => {
-      const opened = this.#open(frame);
+      const opened = this.#open(parcel);
       if (opened?.kind === "reply") target.core.onReply(opened.reply);
     });
   }
@@ -611,9 +657,11 @@ export class PbftWorld implements FaultTarget {
 
   #setClientTimer(client: Client): void {
     const atMs = client.core.nextMs();
-    if (client.timer !== undefined) this.#queue.cancel(client.timer);
-    if (atMs === undefined) return;
-    client.timer = this.#queue.schedule(atMs - this.#queue.nowMs, () => {
+    if (atMs === undefined) {
+      if (client.timer !== undefined) this.#queue.cancel(client.timer);
+      return;
+    }
+    client.timer = this.#queue.reschedule(client.timer, atMs - this.#queue.nowMs, () => {
       for (const { to, message } of client.core.onTime(this.#queue.nowMs)) this.#transmit(client.name, client.name, to, message);
       this.#setClientTimer(client);
     });

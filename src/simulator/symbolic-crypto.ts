@@ -20,7 +20,10 @@ export class SymbolicCrypto {
     const secret = this.#secrets.get(owner);
     if (secret === undefined) throw new Error(`Nobody is called ${owner}.`);
     const [low, high] = hash64(bytes, secret);
-    return Uint8Array.of(low, low >> 8, low >> 16, low >> 24, high, high >> 8, high >> 16, high >> 24);
+    const seal = new Uint8Array(8);
+    write32(seal, 0, low);
+    write32(seal, 4, high);
+    return seal;
   }
 
   verify({ by, bytes, signature }: Seal): boolean {
@@ -43,6 +46,13 @@ export class SymbolicCrypto {
       high >>> 24,
     );
   }
+}
+
+function write32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >> 8;
+  bytes[at + 2] = value >> 16;
+  bytes[at + 3] = value >> 24;
 }
 
 function read32(bytes: Uint8Array, at: number): number {

@@ -30,6 +30,7 @@ export class PendingRequests {
   }
 
   first(): PendingRequest | undefined {
+    if (this.#requests.size === 0) return undefined;
     for (const request of this.#requests.values()) return request;
     return undefined;
   }
