@@ -98,14 +98,13 @@ export class Slots {
   }
 }
 
-/** The statements that agree with the proposal, at most `wanted` of them; none at once where there cannot be so many. */
+/** The statements that agree with the proposal, at most `wanted` of them. */
 export function matching<V extends Prepare | Commit>(
   votes: ReadonlyMap<ReplicaNumber, Signed<V>>,
   proposal: PrePrepare,
   wanted: number,
 ): readonly Signed<V>[] {
   const found: Signed<V>[] = [];
-  if (votes.size < wanted) return found;
   for (const vote of votes.values()) {
     const { view, digest } = vote.statement;
     if (found.length < wanted && view === proposal.view && digest === proposal.digest) found.push(vote);
