@@ -173,6 +173,7 @@ export class TestMember implements ReplicaService {
   /** Proofs of leadership that were asked for. */
   readCount = 0;
   keepAliveCount = 0;
+  hasLease = false;
   /** Keep-alives get no answer. */
   isIgnoringKeepAlives = false;
   readonly #cluster: TestCluster;
@@ -226,6 +227,10 @@ export class TestMember implements ReplicaService {
     this.#cluster.platform.defer(() => {
       if (!this.#refuseUnlessLeader(sink, tag)) sink.onReady(tag);
     });
+  }
+
+  holdsLease(): boolean {
+    return this.hasLease && this.#cluster.leader === this.member;
   }
 
   keepAlive(session: number, sink: AnswerSink, tag: number): void {

@@ -245,4 +245,9 @@ export interface Core<M> {
   start(environment: CoreEnvironment, recovered: Recovered): readonly Output<M>[];
   step(input: Input<M>): readonly Output<M>[];
   probe(): Probe;
+  /**
+   * Up to where a read by lease may be answered at this moment without asking anybody; undefined: ask by a `read`. Apart from the inputs
+   * and outputs, because for such a read those would cost more than the read. Absent where a protocol knows no leases.
+   */
+  leaseReadIndex?(nowMs: number): Index | undefined;
 }

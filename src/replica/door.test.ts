@@ -215,6 +215,32 @@ test("a stale read is answered by a member that does not lead; a linearizable on
   expect(client.refusals.get(3)).toMatchObject({ code: "NOT_LEADER", leader: "a" });
 });
 
+test("a read by lease asks for a proof only where the lease is not held", async () => {
+  const { platform, cluster, raw } = world();
+  const client = raw().hello();
+  const member = cluster.member("a");
+  client.say((writer) => writeRead(writer, 1, "lease", getOf("k")));
+  await platform.settle();
+  expect(member.readCount).toBe(1);
+  member.hasLease = true;
+  client.say((writer) => {
+    writeRead(writer, 2, "lease", getOf("k"));
+    writeRead(writer, 3, "linearizable", getOf("k"));
+  });
+  await platform.settle();
+  expect(member.readCount).toBe(2);
+  expect([...client.outcomes.keys()].sort()).toEqual([1, 2, 3]);
+});
+
+test("a write sent as a read by lease is refused, lease or not", async () => {
+  const { platform, cluster, raw } = world();
+  const client = raw().hello();
+  cluster.member("a").hasLease = true;
+  client.say((writer) => writeRead(writer, 1, "lease", putOf("k")));
+  await platform.settle();
+  expect(client.refusals.get(1)).toMatchObject({ code: "INVALID_OPTION" });
+});
+
 test("requests beyond the bound are BUSY, and there is room again after the answers", async () => {
   const { platform, cluster, raw } = world({ door: { limits: { requestsPendingMax: 3 } } });
   const client = raw().hello();

@@ -182,14 +182,15 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
   }
 
   onRead(requestId: number, consistency: Consistency, command: Uint8Array): void {
-    // Its values must outlive the frame.
-    const txn = this.#readTxn(requestId, consistency === "stale" ? command : command.slice());
+    // The machine as it stands is the answer: nothing has to outlive the frame.
+    const isNow = consistency === "stale" || (consistency === "lease" && this.#service.holdsLease());
+    const txn = this.#readTxn(requestId, isNow ? command : command.slice());
     if (txn === undefined) return;
     if (!isReadOnly(txn)) {
       this.#refuseRequest(requestId, "INVALID_OPTION", "A transaction that writes was sent as a read.");
       return;
     }
-    if (consistency === "stale") {
+    if (isNow) {
       this.#answer(requestId, this.#service.machine.read(txn));
       return;
     }

@@ -299,6 +299,12 @@ export class Replica implements ReplicaService {
     this.#planFlush();
   }
 
+  holdsLease(): boolean {
+    if (this.#refusal() !== undefined) return false;
+    const index = this.#core.leaseReadIndex?.(this.#platform.now());
+    return index !== undefined && this.#machine.appliedIndex >= index;
+  }
+
   keepAlive(session: number, sink: AnswerSink, tag: number): void {
     // The proof of leadership first, and then the judgement: between the two an expiry may have come.
     this.read(

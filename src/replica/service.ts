@@ -43,6 +43,8 @@ export interface ReplicaService {
   propose(command: Uint8Array, sink: AnswerSink, tag: number): void;
   /** Answers `onReady` at a moment when the machine holds every write that was answered before this call (ReadIndex). */
   read(sink: AnswerSink, tag: number, level?: ReadLevel): void;
+  /** Whether the machine as it stands answers a read by lease at this very moment; false: ask by `read`. */
+  holdsLease(): boolean;
   /**
    * Renews the session's lease. `onReady` only from a leader that proved, after this call, that it leads, and while no
    * expiry of the session is in flight. Otherwise refused: SESSION_EXPIRED, NOT_LEADER, NO_QUORUM.

@@ -1,7 +1,7 @@
 /**
  * A consensus core with a witness: every step is told to the checker before its outputs are carried out.
  */
-import type { Core, CoreEnvironment, Input, LogEntry, MemberId, Output, Probe, Recovered } from "../consensus/core.ts";
+import type { Core, CoreEnvironment, Index, Input, LogEntry, MemberId, Output, Probe, Recovered } from "../consensus/core.ts";
 import type { Checker } from "./group-checker.ts";
 
 export class ObservedCore<M> implements Core<M> {
@@ -38,5 +38,15 @@ export class ObservedCore<M> implements Core<M> {
 
   probe(): Probe {
     return this.#core.probe();
+  }
+
+  /** To the checker it is a read like any other. */
+  leaseReadIndex(nowMs: number): Index | undefined {
+    const index = this.#core.leaseReadIndex?.(nowMs);
+    if (index === undefined) return undefined;
+    const ticket = -1;
+    const input = { kind: "read", nowMs, ticket, level: "lease" } as const;
+    this.#checker.onStep(this.#member, input, [{ kind: "read-at", ticket, index }], this.#core.probe());
+    return index;
   }
 }

@@ -28,6 +28,15 @@ test("while a quorum has promised to elect nobody, a read by lease asks nobody",
   expect(bench.answers()).toEqual([[2, "read-at"]]);
 });
 
+test("what may be read by lease is what is committed, at once, and for no longer than the promises reach", () => {
+  const bench = new Bench([1]);
+  expect(bench.core.leaseReadIndex(bench.nowMs)).toBeUndefined();
+  const leader = leased();
+  expect(leader.core.leaseReadIndex(leader.nowMs + 90)).toBe(leader.core.probe().committedIndex);
+  expect(leader.core.leaseReadIndex(leader.nowMs + 91)).toBeUndefined();
+  expect(leader.outputs).toEqual([]);
+});
+
 test("the lease counts from the sending of the round, and ends earlier by what the clocks may differ", () => {
   const bench = leased();
   // 100 ms promised, clocks within 5%: 100 * 0.95 / 1.05 = 90.5 ms.

@@ -225,6 +225,14 @@ export class Raft implements Core<RaftMessage> {
     return this.#probe;
   }
 
+  leaseReadIndex(nowMs: number): Index | undefined {
+    if (this.#role !== "leader") return undefined;
+    this.#nowMs = Math.max(this.#nowMs, nowMs);
+    // Asked for again in either case: the round that answers a read without a lease asks for promises, too.
+    this.#lease.want(this.#nowMs);
+    return this.#hasLease(this.#nowMs) ? this.#committed : undefined;
+  }
+
   // ------------------------------------------------------------------------------------------------ time and links
 
   #onTick(): void {
@@ -754,13 +762,11 @@ export class Raft implements Core<RaftMessage> {
       return;
     }
     if (level === "lease") {
-      if (this.#hasLease(this.#nowMs)) {
-        this.#lease.want(this.#nowMs);
-        this.#outputs.push({ kind: "read-at", ticket, index: this.#committed });
+      const index = this.leaseReadIndex(this.#nowMs);
+      if (index !== undefined) {
+        this.#outputs.push({ kind: "read-at", ticket, index });
         return;
       }
-      // The round that answers this one asks for promises, too.
-      this.#lease.want(this.#nowMs);
     }
     this.#reads.add(ticket, this.#committed);
     this.#startReadRound();
