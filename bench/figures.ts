@@ -17,6 +17,8 @@ export interface Figure {
   /** The lowest and the highest of the rounds. */
   readonly oursSpread?: readonly [number, number];
   readonly peerSpread?: readonly [number, number];
+  /** Where a file holds figures of several runs. */
+  readonly commit?: string;
   readonly note?: string;
 }
 
@@ -58,10 +60,19 @@ export function writeFigures(name: string, figures: readonly Figure[]): void {
   console.log(`\nbench/results/${name}.json written; ${machine()}; commit ${commit()}`);
 }
 
-/** Of a bench that is run in pieces: cases that this run has not measured stay as they are. */
-export function writeFiguresInto(name: string, figures: readonly Figure[]): void {
+/** Of a bench that is run in pieces: cases that this run has not measured stay as they are. Answers all of them, in the order that is given. */
+export function writeFiguresInto(
+  name: string,
+  figures: readonly Figure[],
+  { order = [] }: { readonly order?: readonly string[] } = {},
+): readonly Figure[] {
   const path = `bench/results/${name}.json`;
   const measured = new Set(figures.map((figure) => figure.case));
   const earlier: readonly Figure[] = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
-  writeFigures(name, [...earlier.filter((figure) => !measured.has(figure.case)), ...figures]);
+  const placeOf = (figure: Figure): number => order.indexOf(figure.case);
+  const all = [...earlier.filter((figure) => !measured.has(figure.case)), ...figures].sort(
+    (left, right) => placeOf(left) - placeOf(right),
+  );
+  writeFigures(name, all);
+  return all;
 }
