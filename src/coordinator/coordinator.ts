@@ -493,7 +493,7 @@ export class Coordinator {
   /** From here recovery minds it. */
   #handOver({ gid, epoch }: Ticket): void {
     epoch.inFlight.delete(gid);
-    this.recovery.wake([0, 250, 1_000]);
+    this.recovery.wake();
   }
 
   #startDoubt(gid: string): { readonly wake: Set<() => void> } {
@@ -580,7 +580,7 @@ export class Coordinator {
     this.#epoch = this.#openEpoch();
     // It stays in the list while transactions of it run; the store tells recovery when the epoch is over.
     this.#epochs.delete(epoch);
-    this.recovery.wake([0, 250, 1_000]);
+    this.recovery.wake();
   }
 
   /** Idempotency keys beyond their time or their number give way, oldest first. */

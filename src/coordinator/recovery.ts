@@ -55,8 +55,13 @@ interface Found {
   readonly cell: DecisionRecord | undefined;
 }
 
-/** After a death: when late packets may still land. */
-const afterDeathMs = [0, 250, 1_000, 3_000] as const;
+/**
+ * After a death, and after a branch was left: when late packets may still land. What lands between two looks waits for the next,
+ * so no two are further apart than half of the second within which a branch is to be cleared.
+ */
+const lookAfterMs = [0, 100, 250, 500, 1_000, 1_500, 2_000, 2_500, 3_000] as const;
+/** Looks closer than this are one: a database that is down leaves branches of thousands of transactions. */
+const lookGridMs = 10;
 const retryMsMin = 50;
 /** Also how long a database may be back before its branches are looked for. */
 const retryMsMax = 1_000;
@@ -70,7 +75,8 @@ export class Recovery {
   readonly #answerMs: number;
   readonly #bell = new Bell<void>();
   #retryMs = retryMsMin;
-  #dueMs: number[] = [];
+  /** When to look, each on the grid. */
+  readonly #dueMs = new Set<number>();
   #passing: Promise<PassReport> | undefined;
 
   constructor(parts: RecoveryParts) {
@@ -84,9 +90,9 @@ export class Recovery {
   }
 
   /** Something was left unfinished, or somebody died: look soon, and a few times more. */
-  wake(afterMs: readonly number[] = [0]): void {
+  wake(afterMs: readonly number[] = lookAfterMs): void {
     const nowMs = this.#parts.store.platform.now();
-    this.#dueMs.push(...afterMs.map((delayMs) => nowMs + delayMs));
+    for (const delayMs of afterMs) this.#dueMs.add(Math.floor((nowMs + delayMs) / lookGridMs) * lookGridMs);
     this.#bell.ring();
   }
 
@@ -102,7 +108,7 @@ export class Recovery {
     const { signal, store } = this.#parts;
     const { platform } = store;
     const scanEveryMs = this.#parts.scanEveryMs ?? coordinatorDefaults.scanEveryMs;
-    this.wake(afterDeathMs);
+    this.wake();
     let lastMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
       try {
@@ -113,7 +119,7 @@ export class Recovery {
           continue;
         }
         lastMs = platform.now();
-        this.#dueMs = this.#dueMs.filter((dueMs) => dueMs > lastMs);
+        for (const dueMs of this.#dueMs) if (dueMs <= lastMs) this.#dueMs.delete(dueMs);
         const { left, unreachable } = await this.pass();
         if (left === 0 && unreachable.length === 0) this.#retryMs = retryMsMin;
         else this.#retryLater();
@@ -140,14 +146,14 @@ export class Recovery {
           if (batch.kind === "resync" || batch.events.some(({ kind }) => kind === "delete")) {
             // What an earlier one left may have made the retries slow; the new one's branches are not to wait for that.
             this.#retryMs = retryMsMin;
-            this.wake(afterDeathMs);
+            this.wake();
           }
         }
         return;
       } catch {
         // The scan by the clock finds what an interrupted watch misses.
         if (signal.aborted) return;
-        this.wake(afterDeathMs);
+        this.wake();
         await this.#pause(250);
       }
     }
