@@ -9,6 +9,7 @@ import type { Rig } from "./rig.ts";
 export interface Clearing {
   readonly count: number;
   readonly medianMs: number;
+  readonly p99Ms: number;
   readonly worstMs: number;
 }
 
@@ -32,7 +33,7 @@ export class Fences {
     const sorted = this.#took.sort((one, other) => one - other);
     this.#took = [];
     const at = (share: number): number => Math.round(sorted[Math.floor((sorted.length - 1) * share)] ?? 0);
-    return { count: sorted.length, medianMs: at(0.5), worstMs: at(1) };
+    return { count: sorted.length, medianMs: at(0.5), p99Ms: at(0.99), worstMs: at(1) };
   }
 
   stop(): void {

@@ -12,44 +12,31 @@ import { Acts } from "./acts.ts";
 import { accounts, type Bank, startBalance } from "./bank.ts";
 import { check, type Judgement } from "./checker.ts";
 import { Fences } from "./fences.ts";
+import { commonFlags, planOf } from "./flags.ts";
 import { crashPoints } from "./points.ts";
-import { isClean, merged, printRow, printTable, type Row, readRows, writeRow } from "./results.ts";
+import { isClean, printRow, type Row, writeRow } from "./results.ts";
 import { startRig } from "./rig.ts";
 
 const { values } = parseArgs({
   options: {
-    points: { type: "string", default: "all" },
-    times: { type: "string", default: "20" },
+    ...commonFlags,
     together: { type: "string", default: "10" },
     storms: { type: "string", default: "0" },
     members: { type: "string", default: "3" },
     "ttl-ms": { type: "string", default: "1000" },
     "binary-log": { type: "boolean", default: false },
-    results: { type: "string" },
-    minutes: { type: "string", default: "600" },
-    table: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
   },
 });
-if (values.help) {
-  console.log(
-    "npm run crash -- [--points all|none|C06,Z1,...] [--times 20] [--together 10] [--storms N] [--members 3] [--ttl-ms 1000] [--binary-log]\n" +
-      "                 [--only tcc,saga,outbox]  services, sagas and outboxes instead; --only all --help says how\n" +
-      "                 [--results FILE]    each row at once, and what is in it is not run again\n" +
-      "                 [--minutes N]       begins no further row after so long\n" +
-      "                 [--table]           prints the results of FILE and ends",
-  );
-  process.exit(0);
-}
 const { results, "binary-log": binaryLog } = values;
-if (values.table) {
-  printTable(readRows(results));
-  process.exit(0);
-}
+const plan = planOf(values, {
+  usage:
+    "npm run crash -- [--points all|none|C06,Z1,...] [--times 20] [--together 10] [--storms N] [--members 3] [--ttl-ms 1000] [--binary-log]\n" +
+    "                 [--only tcc,saga,outbox]  services, sagas and outboxes instead; --only all --help says how",
+  binaryLog,
+});
 const times = Number(values.times);
 const members = Number(values.members);
 const ttlMs = Number(values["ttl-ms"]);
-const untilMs = Date.now() + Number(values.minutes) * 60_000;
 
 const rig = await startRig({ binaryLog, members });
 if ("skipped" in rig) {
@@ -73,21 +60,14 @@ const own = {
 };
 const acts = new Acts(rig, own, { times, together: Number(values.together), ttlMs });
 const fences = new Fences(rig, () => conclave.engine.store("transactions"));
-const done = new Set(
-  merged(readRows(results))
-    .filter(isClean)
-    .flatMap((row) => (row.binaryLog === binaryLog ? [row.id] : [])),
-);
 const rows: Row[] = [];
 
 for (const point of crashPoints) {
-  if (values.points !== "all" && !values.points.split(",").includes(point.id)) continue;
-  if (!done.has(point.id) && Date.now() < untilMs)
-    await row({ id: point.id, what: point.what, asked: times }, () => acts.run(point));
+  if (plan.wants(point.id)) await row({ id: point.id, what: point.what, asked: times }, () => acts.run(point));
 }
 for (let storm = 1; storm <= Number(values.storms); storm++) {
   const about = { id: `T${storm}`, what: "", asked: 1 };
-  if (done.has(about.id) || Date.now() > untilMs) continue;
+  if (!plan.isOpen(about.id)) continue;
   await row(about, async () => {
     about.what = `storm: ${(await acts.storm()).join(", ")}`;
     return 1;

@@ -36,7 +36,7 @@ export function printRow(row: Row): void {
   const { id, what, served, violations, heuristics, clearing } = row;
   console.log(
     `${id.padEnd(4)} ${what.padEnd(50)} ${served}x  ${violations.length} violations, ${heuristics} heuristics  ${row.seconds.toFixed(1)} s` +
-      `  (${row.transfers} transfers so far; branches of ${clearing.count} dead cleared in ${clearing.medianMs} ms, worst ${clearing.worstMs})`,
+      `  (${row.transfers} transfers so far; branches of ${clearing.count} dead cleared in ${clearing.medianMs} ms, p99 ${clearing.p99Ms}, worst ${clearing.worstMs})`,
   );
   for (const violation of violations.slice(0, 5)) console.log(`     ${violation}`);
 }
@@ -57,6 +57,7 @@ export function merged(rows: readonly Row[]): readonly Row[] {
         clearing: {
           count: before.clearing.count + row.clearing.count,
           medianMs: Math.max(before.clearing.medianMs, row.clearing.medianMs),
+          p99Ms: Math.max(before.clearing.p99Ms, row.clearing.p99Ms),
           worstMs: Math.max(before.clearing.worstMs, row.clearing.worstMs),
         },
       });

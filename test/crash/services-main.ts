@@ -14,47 +14,27 @@ import { canConnect, ended, until } from "../servers/database-process.ts";
 import { startMariadb } from "../servers/mariadb.ts";
 import { type DatabaseServer, startPostgres } from "../servers/postgres.ts";
 import type { Judgement } from "./checker.ts";
-import { isClean, merged, printRow, printTable, type Row, readRows, writeRow } from "./results.ts";
+import { commonFlags, planOf } from "./flags.ts";
+import { isClean, printRow, type Row, writeRow } from "./results.ts";
 import { type Deed, type Facts, judgeServices, type ServiceLine } from "./services-checker.ts";
 import { type ServicePoint, servicePoints } from "./services-points.ts";
 import type { ServiceOrder } from "./services-victim.ts";
 
 const { values } = parseArgs({
   options: {
+    ...commonFlags,
     only: { type: "string", default: "all" },
-    points: { type: "string", default: "all" },
-    times: { type: "string", default: "20" },
     together: { type: "string", default: "4" },
-    results: { type: "string" },
-    minutes: { type: "string", default: "600" },
-    table: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
   },
 });
-if (values.help) {
-  console.log(
-    "npm run crash -- --only all|tcc,saga,outbox [--points all|H3,B1,...] [--times 20] [--together 4]\n" +
-      "                 [--results FILE]    each row at once, and what is in it is not run again\n" +
-      "                 [--minutes N]       begins no further row after so long\n" +
-      "                 [--table]           prints the results of FILE and ends",
-  );
-  process.exit(0);
-}
-if (values.table) {
-  printTable(readRows(values.results));
-  process.exit(0);
-}
-const endMs = Date.now() + Number(values.minutes) * 60_000;
+const plan = planOf(values, {
+  usage: "npm run crash -- --only all|tcc,saga,outbox [--points all|H3,B1,...] [--times 20] [--together 4]",
+  binaryLog: false,
+});
 const times = Number(values.times);
 const together = Number(values.together);
 const ttlMs = 1_000;
-const done = new Set(merged(readRows(values.results)).flatMap((row) => (isClean(row) ? [row.id] : [])));
-const chosen = servicePoints.filter(
-  ({ id, kind }) =>
-    !done.has(id) &&
-    (values.only === "all" || values.only.split(",").includes(kind)) &&
-    (values.points === "all" || values.points.split(",").includes(id)),
-);
+const chosen = servicePoints.filter(({ kind }) => values.only === "all" || values.only.split(",").includes(kind));
 
 const folder = mkdtempSync(join(tmpdir(), "conclave-crash-services-"));
 mkdirSync(join(folder, "journals"));
@@ -98,7 +78,7 @@ let failed = false;
 let heir = startProcess();
 
 for (const point of chosen) {
-  if (Date.now() > endMs) break;
+  if (!plan.wants(point.id)) continue;
   const startedMs = Date.now();
   let served = 0;
   // One at a time where the point is about what all share: a service, or the one relay.
@@ -120,7 +100,7 @@ for (const point of chosen) {
     // Each is a key in the store, and as such a violation already.
     heuristics: 0,
     seconds: (Date.now() - startedMs) / 1_000,
-    clearing: { count: 0, medianMs: 0, worstMs: 0 },
+    clearing: { count: 0, medianMs: 0, p99Ms: 0, worstMs: 0 },
     binaryLog: false,
     members: 1,
   };
