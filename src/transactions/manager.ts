@@ -191,8 +191,7 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
       begin.then(({ gid, epoch }) => epoch.inFlight.delete(gid), ignore);
       throw error;
     });
-    const tx = new Transaction<R>({
-      ...this.#parts,
+    const tx = new Transaction<R>(this.#parts, {
       gid: ticket.gid,
       epoch: ticket.epoch,
       agent: lastAgent,

@@ -13,12 +13,16 @@ import { nodeTimers } from "./node-timers.ts";
 import type { HandleOf, ResourceBranch, SqlResource } from "./resource.ts";
 import { StoreBranch } from "./store-branch.ts";
 
-export interface TransactionParts<R extends Resources> {
+/** What all transactions of a manager share. Handed on as it is: a copy of it in each transaction's options costs 10 us. */
+export interface TransactionShared<R extends Resources> {
+  readonly resources: R;
+  readonly store: Store;
+}
+
+export interface TransactionParts {
   readonly gid: string;
   /** Who may decide it. */
   readonly epoch: Epoch;
-  readonly resources: R;
-  readonly store: Store;
   readonly agent: string | undefined;
   /** Of the store's clock. */
   readonly deadlineMs: number;
@@ -29,7 +33,8 @@ export interface TransactionParts<R extends Resources> {
 export class Transaction<R extends Resources> {
   readonly gid: string;
   readonly deadlineMs: number;
-  readonly #parts: TransactionParts<R>;
+  readonly #shared: TransactionShared<R>;
+  readonly #parts: TransactionParts;
   // biome-ignore lint/suspicious/noExplicitAny: each has its resource's handle.
   readonly #branches = new Map<string, ResourceBranch<any>>();
   /** Each Try of a service is one. */
@@ -43,7 +48,8 @@ export class Transaction<R extends Resources> {
   #failure: unknown;
 
   /** Made by `TransactionManager.run`. */
-  constructor(parts: TransactionParts<R>) {
+  constructor(shared: TransactionShared<R>, parts: TransactionParts) {
+    this.#shared = shared;
     this.#parts = parts;
     this.gid = parts.gid;
     this.deadlineMs = parts.deadlineMs;
@@ -56,12 +62,12 @@ export class Transaction<R extends Resources> {
    */
   on<Name extends keyof R & string>(name: Name, { readOnly = false }: { readonly readOnly?: boolean } = {}): HandleOf<R[Name]> {
     if (this.#isOver) throw conclaveError("CLOSED", `Transaction ${this.gid} is over.`);
-    const resource = this.#parts.resources[name];
+    const resource = this.#shared.resources[name];
     if (resource === undefined) throw conclaveError("INVALID_OPTION", `There is no resource ${JSON.stringify(name)}.`);
     if (resource.kind === "store") {
       if (this.#parts.agent !== undefined)
         throw conclaveError("INVALID_OPTION", "`lastAgent` and the store as a resource exclude one another.");
-      this.#storeBranch ??= new StoreBranch(this.#parts.store, resource.namespace);
+      this.#storeBranch ??= new StoreBranch(this.#shared.store, resource.namespace);
       return this.#storeBranch as never;
     }
     if (resource.kind === "http") return this.#service(name, resource) as never;
@@ -77,7 +83,7 @@ export class Transaction<R extends Resources> {
 
   /** Until then the work and the decision must be done. Milliseconds. */
   get remainingMs(): number {
-    return Math.max(0, this.deadlineMs - this.#parts.store.platform.now());
+    return Math.max(0, this.deadlineMs - this.#shared.store.platform.now());
   }
 
   /** Aborts when the time is over or the caller gives up: for what the work calls outside. */
