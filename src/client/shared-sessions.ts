@@ -47,6 +47,12 @@ export class SharedSessions {
     return this.#within(entry.opening, options);
   }
 
+  /** The one that is open; undefined: ask `of`. */
+  ifOpen(ttlMs: number, maxStallMs?: number): ClientSession | undefined {
+    const session = this.#shared.get(sharedKey(ttlMs, maxStallMs))?.session;
+    return session?.alive ? session : undefined;
+  }
+
   async #within(opening: Promise<ClientSession>, { signal, timeoutMs }: SessionOptions): Promise<ClientSession> {
     if (timeoutMs === undefined) return raceSignal(opening, signal);
     const link = linkSignal(signal);

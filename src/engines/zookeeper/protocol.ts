@@ -122,6 +122,11 @@ export function create(path: string, { data, kind, acl }: CreateFields): Request
   return { opcode, body: createBody(path, { data, kind, acl }), read: none, writes: true };
 }
 
+/** `version` -1: any. */
+export function remove(path: string, version: number): Request<undefined> {
+  return { opcode: opcodes.delete, body: new JuteWriter().text(path).int(version).finish(), read: none, writes: true };
+}
+
 export function setData(path: string, { data, version }: { readonly data: Uint8Array; readonly version: number }): Request<Stat> {
   const body = new JuteWriter().text(path).buffer(data).int(version).finish();
   return { opcode: opcodes.setData, body, read: readStat, writes: true };

@@ -130,6 +130,10 @@ export class ZkSessions implements SessionHost {
     return this.#shared.of(ttlMs, options);
   }
 
+  sharedIfOpen(ttlMs: number): ClientSession | undefined {
+    return this.#shared.ifOpen(ttlMs);
+  }
+
   /** Who sends what is bound to it; undefined: it is not one of this process, or is over. */
   clientOf(session: SessionNumber): ZkClient | undefined {
     const kept = this.#classOf.get(session);

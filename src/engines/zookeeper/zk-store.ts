@@ -12,6 +12,7 @@ import { checkMaxStall } from "../../store/stall.ts";
 import type {
   CallOptions,
   KeyRange,
+  NativeRecipes,
   Session,
   SessionOptions,
   Store,
@@ -20,6 +21,7 @@ import type {
   WatchBatch,
   WatchOptions,
 } from "../../store/store.ts";
+import { ZkQueue } from "./zk-queue.ts";
 import type { ZkSessions } from "./zk-sessions.ts";
 import { runZkTxn, type ZkTxnParts } from "./zk-txn.ts";
 import type { ZkWatches } from "./zk-watches.ts";
@@ -38,6 +40,7 @@ export interface ZkStoreParts {
 export class ZkStore implements Store {
   readonly namespace: string;
   readonly #parts: ZkStoreParts;
+  #native: ZkQueue | undefined;
 
   constructor(namespace: string, parts: ZkStoreParts) {
     this.namespace = namespace;
@@ -50,6 +53,12 @@ export class ZkStore implements Store {
 
   get platform(): Platform {
     return this.#parts.platform;
+  }
+
+  get native(): NativeRecipes {
+    const { processHold, txns } = this.#parts;
+    this.#native ??= new ZkQueue({ store: this, namespace: namespacePrefix(this.namespace).slice(0, -1), txns, processHold });
+    return this.#native;
   }
 
   async txn(txn: Txn, options: CallOptions = {}): Promise<TxnResult> {
@@ -75,6 +84,10 @@ export class ZkStore implements Store {
   async sharedSession(options: SessionOptions = {}): Promise<Session> {
     options.signal?.throwIfAborted();
     return this.#parts.sessions.shared(this.#ttlMsOf(options), options);
+  }
+
+  sharedSessionIfOpen(options: SessionOptions): Session | undefined {
+    return this.#parts.sessions.sharedIfOpen(this.#ttlMsOf(options));
   }
 
   watch(range: KeyRange, { from, signal, namespace = this.namespace, ref = true }: WatchOptions = {}): AsyncIterable<WatchBatch> {

@@ -170,12 +170,12 @@ function senderOf(txn: ResolvedTxn, sessions: ZkSessions): ZkClient | undefined 
   return sender;
 }
 
-function didAll({ code, value }: Reply<readonly StepResult[]>): boolean {
+export function didAll({ code, value }: Reply<readonly StepResult[]>): boolean {
   return code === codes.ok && value !== undefined && value.every((each) => each.code === codes.ok);
 }
 
 /** Passes over what only says that somebody was faster. */
-function checkConflict({ code, value }: Reply<readonly StepResult[]>): void {
+export function checkConflict({ code, value }: Reply<readonly StepResult[]>): void {
   const conflicts: readonly number[] = [codes.badVersion, codes.noNode, codes.nodeExists];
   // The steps before the one that failed say ok, those behind it that they were not tried.
   const failed = value?.find((each) => each.code !== codes.ok && each.code !== -2)?.code ?? code;
