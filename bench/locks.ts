@@ -1,5 +1,6 @@
 /**
- * Locks on one Redis: ours beside the lock libraries of Node, in one run, on one server, each with its own client.
+ * Locks on Redis: ours beside the lock libraries of Node, in one run, each with a client and a server of its own. Those of Node
+ * all go through ioredis, so ours is measured twice: by the client that it brings, and handed the one that they use.
  *
  *   uncontended   acquire and release, one at a time and 64 at once on 64 names
  *   contended     8 contenders with 1 ms of work: from a release to the next holder
@@ -17,7 +18,7 @@ import { type Conclave, connect } from "../src/index.ts";
 import { type RedisServer, startRedis } from "../test/servers/redis.ts";
 import { startCluster } from "./cluster.ts";
 import { type Figure, median, percentile, rounded, spread, writeFiguresInto } from "./figures.ts";
-import { etcdPeer, installLockPeers, type LockPeer, lockPeers } from "./peers/locks.ts";
+import { etcdPeer, installLockPeers, ioredis, type LockPeer, lockPeers } from "./peers/locks.ts";
 
 const { values } = parseArgs({
   options: {
@@ -51,6 +52,8 @@ const stuck = new Set<string>();
 const first = await server();
 let contestants = [await ourselves({ url: `${first.url}?quarantineMs=-1`, port: first.port })];
 if (!values["no-peers"] && installLockPeers()) {
+  const { port } = await server();
+  contestants.push(await ourselves({ url: "redis://given?quarantineMs=-1", port, client: ioredis(port) }));
   contestants.push(...(await lockPeers(async () => (await server()).port)));
 }
 try {
@@ -87,11 +90,19 @@ async function giveUp(peer: LockPeer): Promise<void> {
   await Promise.race([peer.close().catch(() => undefined), pass(2_000)]);
 }
 
-async function ourselves({ url, port = 0 }: { readonly url: string; readonly port?: number }): Promise<LockPeer> {
-  const conclave: Conclave = await connect(url);
+async function ourselves({
+  url,
+  port = 0,
+  client,
+}: {
+  readonly url: string;
+  readonly port?: number;
+  readonly client?: ReturnType<typeof ioredis>;
+}): Promise<LockPeer> {
+  const conclave: Conclave = await connect(client === undefined ? url : { url, client });
   const take = async (name: string, ttlMs: number, waitMs: number) => conclave.lock(name, { ttlMs }).acquire({ waitMs });
   return {
-    name: "conclave",
+    name: client === undefined ? "conclave" : "conclave over ioredis",
     version: "this commit",
     checksOwner: true,
     port,
@@ -101,7 +112,10 @@ async function ourselves({ url, port = 0 }: { readonly url: string; readonly por
       hold.signal.addEventListener("abort", onLost);
       return { release: () => hold.release(), isHeld: () => hold.held };
     },
-    close: () => conclave.close(),
+    async close() {
+      await conclave.close();
+      client?.disconnect();
+    },
   };
 }
 
@@ -278,7 +292,7 @@ async function stolenAfter(peer: LockPeer): Promise<number> {
   await pass(500);
   await serverOf(peer).command("DEL", name, `mutex:${name}`);
   // Ours: the key of the lock, as an operator would delete it.
-  if (peer.name === "conclave") await breakOurs(serverOf(peer), name);
+  if (peer.name.startsWith("conclave")) await breakOurs(serverOf(peer), name);
   return learned(hold, performance.now(), () => lostAt);
 }
 

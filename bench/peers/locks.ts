@@ -332,9 +332,14 @@ export async function etcdPeer(): Promise<LockPeer | undefined> {
   };
 }
 
-function redisClient(port: number): Foreign {
+/** As ours wants it: what was sent and not answered is not sent again. */
+export function ioredis(port: number): { disconnect(): void } {
+  return redisClient(port, { autoResendUnfulfilledCommands: false });
+}
+
+function redisClient(port: number, options: object = {}): Foreign {
   const { Redis } = require("ioredis");
-  const client = new Redis({ host: "127.0.0.1", port });
+  const client = new Redis({ host: "127.0.0.1", port, ...options });
   client.on("error", () => undefined);
   return client;
 }

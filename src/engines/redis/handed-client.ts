@@ -7,7 +7,7 @@
  */
 import { binaryStringToUtf8 } from "../../base/bytes.ts";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
-import { raceSignal } from "../../base/link-signal.ts";
+import { onAbort } from "../../base/link-signal.ts";
 import type { Platform } from "../../base/ports.ts";
 import type { Push } from "../../client/feed.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
@@ -110,30 +110,51 @@ class HandedLink implements RedisLink {
     this.#isClosed = true;
   }
 
-  async #call(args: readonly Argument[], { signal, timeoutMs, onSend }: LinkCall): Promise<Reply> {
-    signal?.throwIfAborted();
-    if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
+  /** The client's own patience may have no end: whatever it does with the command, the caller is answered. */
+  #call(args: readonly Argument[], { signal, timeoutMs, onSend }: LinkCall): Promise<Reply> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (this.#isClosed) return Promise.reject(conclaveError("CLOSED", "The engine was closed."));
     this.#processHold.retain();
-    const late = new AbortController();
-    // The client's own patience may have no end: whatever it does with the command, the caller is answered.
-    const timer = this.#platform.setTimer(timeoutMs, () =>
-      late.abort(conclaveError("TIMEOUT", `Redis did not answer within ${timeoutMs} ms.`)),
-    );
-    try {
+    return new Promise((resolve, reject) => {
+      let isOver = false;
+      const finish = (settle: () => void): void => {
+        if (isOver) return;
+        isOver = true;
+        timer.cancel();
+        forget?.();
+        this.#processHold.release();
+        settle();
+      };
+      const timer = this.#platform.setTimer(timeoutMs, () =>
+        finish(() => reject(conclaveError("TIMEOUT", `Redis did not answer within ${timeoutMs} ms.`))),
+      );
+      const forget = signal === undefined ? undefined : onAbort(signal, () => finish(() => reject(signal.reason)));
       onSend?.();
-      const sent = this.#send(args.map((arg) => (arg instanceof Uint8Array ? Buffer.from(arg) : String(arg))));
-      return (await raceSignal(raceSignal(sent, late.signal), signal)) as Reply;
-    } catch (error) {
-      if (error instanceof ConclaveError || signal?.aborted) throw error;
-      const message = error instanceof Error ? error.message : String(error);
-      // The server's own words begin with one in capitals; everything else is the connection's.
-      if (/^[A-Z]{2,}\b/.test(message)) return new RespError(message);
-      throw conclaveError("CONNECTION_LOST", `The client of Redis that was handed in failed: ${message}.`, { cause: error });
-    } finally {
-      timer.cancel();
-      this.#processHold.release();
-    }
+      const refuse = (error: unknown): void => finish(() => settleRefusal(error, { resolve, reject }));
+      try {
+        this.#send(args.map(plainArgument)).then((reply) => finish(() => resolve(reply as Reply)), refuse);
+      } catch (error) {
+        refuse(error);
+      }
+    });
   }
+}
+
+/** No copy: what is sent is not written to any more. */
+function plainArgument(arg: Argument): string | Buffer {
+  if (!(arg instanceof Uint8Array)) return String(arg);
+  return Buffer.isBuffer(arg) ? arg : Buffer.from(arg.buffer, arg.byteOffset, arg.byteLength);
+}
+
+/** The server's own words begin with one in capitals, and are a reply; everything else is the connection's. */
+function settleRefusal(
+  error: unknown,
+  { resolve, reject }: { readonly resolve: (reply: Reply) => void; readonly reject: (error: unknown) => void },
+): void {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof ConclaveError) reject(error);
+  else if (/^[A-Z]{2,}\b/.test(message)) resolve(new RespError(message));
+  else reject(conclaveError("CONNECTION_LOST", `The client of Redis that was handed in failed: ${message}.`, { cause: error }));
 }
 
 const handedAddress = { host: "the client that was handed in", port: 0 };
