@@ -297,7 +297,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
   readonly isReadOnly: boolean;
   readonly handle: MariadbHandle;
   readonly #resource: MariadbResource;
-  readonly #ref: BranchRef;
+  #ref: BranchRef;
   #state: BranchState = "unused";
   #isSealed = false;
   #connection: Promise<MariadbConnection> | undefined;
@@ -328,7 +328,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
 
   /** With the connection's number, once there is one: whoever takes over ends that session first. */
   get ref(): BranchRef {
-    return this.#opened === undefined ? this.#ref : { ...this.#ref, owner: String(this.#opened.threadId) };
+    return this.#ref;
   }
 
   get isUsed(): boolean {
@@ -523,9 +523,15 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
 
   async #open(): Promise<MariadbConnection> {
     if (this.#state === "unused") this.#state = "active";
+    if (this.#opened !== undefined) return this.#opened;
     this.#connection ??= this.#resource.connection();
-    this.#opened = await this.#connection;
-    return this.#opened;
+    const connection = await this.#connection;
+    if (this.#opened === undefined) {
+      const { gid, branch, resource } = this.#ref;
+      this.#ref = { gid, branch, resource, owner: String(connection.threadId) };
+      this.#opened = connection;
+    }
+    return connection;
   }
 
   async #xid(): Promise<string> {
