@@ -6,6 +6,7 @@ import type { Platform } from "../base/ports.ts";
 import type { ResolvedTxn } from "../store/command.ts";
 import type { BinaryRange } from "../store/key.ts";
 import type { Revision, TxnResult, WatchBatch } from "../store/store.ts";
+import { DepartureWatch, type DepartureWatchOptions } from "./departure-watch.ts";
 import { type ChangeMessage, Feed, type Push, type PushHandler } from "./feed.ts";
 import { FeedWatch } from "./feed-watch.ts";
 import type { ProcessHold } from "./process-hold.ts";
@@ -57,6 +58,16 @@ export class FeedHub implements PushHandler {
     if (!watch.isOver) feed.add(watch);
     this.#options.onWatch();
     return watch;
+  }
+
+  /** A waiter that is told of its turn; see `DepartureWatch`. Answers with what ends it. */
+  watchDepartures(binaryNamespace: string, options: Omit<DepartureWatchOptions, "onEnd">): () => void {
+    if (this.#isClosed) throw conclaveError("CLOSED", "The engine was closed.");
+    const feed = this.#feed(binaryNamespace);
+    const watch = new DepartureWatch({ ...options, onEnd: (ended) => feed.remove(ended) });
+    feed.add(watch);
+    this.#options.onWatch();
+    return () => watch.end();
   }
 
   onSubscribed(channel: string): void {

@@ -12,14 +12,8 @@ import { onAbort } from "../base/link-signal.ts";
 import type { Entry } from "../store/entry.ts";
 import { type BinaryRange, isInRange, stripNamespace } from "../store/key.ts";
 import type { Revision, WatchBatch, WatchEvent } from "../store/store.ts";
+import type { Change, FeedReader } from "./feed-reader.ts";
 import type { ProcessHold } from "./process-hold.ts";
-
-/** One key's change; `whole` with its namespace. */
-export interface Change {
-  readonly whole: string;
-  readonly previous: Entry | null;
-  readonly entry: Entry | null;
-}
 
 /** Batches that wait for the reader; beyond that the state is read again instead. */
 const unreadMax = 1_000;
@@ -35,7 +29,7 @@ export interface FeedWatchOptions {
   readonly onEnd: (watch: FeedWatch) => void;
 }
 
-export class FeedWatch implements AsyncIterable<WatchBatch> {
+export class FeedWatch implements FeedReader, AsyncIterable<WatchBatch> {
   readonly range: BinaryRange;
   /** Undefined until the first reading: everything from then on. */
   next: Revision | undefined;

@@ -11,7 +11,7 @@ import { ConclaveError } from "../base/errors.ts";
 import type { Platform, Timer } from "../base/ports.ts";
 import type { ResolvedTxn } from "../store/command.ts";
 import type { Revision, TxnResult } from "../store/store.ts";
-import type { Change, FeedWatch } from "./feed-watch.ts";
+import type { Change, FeedReader } from "./feed-reader.ts";
 
 /** What the server tells of one revision of a namespace. */
 export interface ChangeMessage {
@@ -52,7 +52,7 @@ const rangesMax = 100;
 
 export class Feed {
   readonly #options: FeedOptions;
-  readonly #watches = new Set<FeedWatch>();
+  readonly #watches = new Set<FeedReader>();
   readonly #recent: { readonly revision: Revision; readonly changes: readonly Change[] }[] = [];
   /** Every change from this revision on is in `#recent`, or comes. Undefined: the subscription does not stand. */
   #coveredFrom: Revision | undefined;
@@ -73,7 +73,7 @@ export class Feed {
     return this.#watches.size > 0;
   }
 
-  add(watch: FeedWatch): void {
+  add(watch: FeedReader): void {
     this.#lingerTimer?.cancel();
     this.#watches.add(watch);
     const from = watch.next;
@@ -89,7 +89,7 @@ export class Feed {
     for (const { revision, changes } of this.#recent.slice(first)) watch.onChanges(revision, changes);
   }
 
-  remove(watch: FeedWatch): void {
+  remove(watch: FeedReader): void {
     this.#watches.delete(watch);
     if (this.#watches.size > 0 || this.#isOver) return;
     this.#lingerTimer?.cancel();
@@ -150,7 +150,7 @@ export class Feed {
     }
   }
 
-  async #readFor(watches: readonly FeedWatch[], subscription: number): Promise<boolean> {
+  async #readFor(watches: readonly FeedReader[], subscription: number): Promise<boolean> {
     let result: TxnResult;
     try {
       result = await this.#options.read(readingOf(watches));
@@ -179,7 +179,7 @@ export class Feed {
   }
 }
 
-function readingOf(watches: readonly FeedWatch[]): ResolvedTxn {
+function readingOf(watches: readonly FeedReader[]): ResolvedTxn {
   return {
     kind: "txn",
     claim: null,

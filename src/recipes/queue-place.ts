@@ -15,7 +15,8 @@
  * lies between the deletion of the key ahead and that of mine.
  *
  * Step 3 where the engine tells every event: who has only a few ahead watches all of them and counts the departures, so a
- * hand-off is one push wherever it goes. Further back, and elsewhere, only the one right in front is watched.
+ * hand-off is one push wherever it goes. Further back, and elsewhere, only the one right in front is watched. An engine
+ * that counts for all waiters of the process at once (`native.countDepartures`) counts for everybody, however many stand ahead.
  *
  * Who counts as "in front" is the line's to say: for a lock everybody, for a reader only the writers; see `Line`.
  * Source: etcd's client/v3/concurrency (keys in create order, wait for the predecessor); steps 4 and 5 save its last reads.
@@ -91,20 +92,13 @@ export class QueuePlace implements Place {
 
   async awaitTurn(signal: AbortSignal): Promise<Revision> {
     const bell = new Bell<Wake>();
+    // Who counts for us tells of our own key, too, and there is no watch that must end.
+    if (this.#isCounted) return this.#turnOf(bell, signal);
     const link = linkSignal(signal);
     try {
       const gone = this.whenGone(link.signal).then((isGone) => isGone && bell.ring({ kind: "look" }));
       background(gone, "the watch on a place in a queue");
-      for (;;) {
-        const { ahead, revision } = this.#standing;
-        if (ahead === null) return this.#granted(revision);
-        const wake = await this.#sleepBehind(ahead, bell, link.signal);
-        if (wake.kind === "turn") return this.#granted(wake.revision);
-        if (wake.kind === "gone" && wake.key === ahead.key && ahead.count === 1 && wake.revision !== null) {
-          return this.#granted(wake.revision);
-        }
-        this.#standing = await this.#look(link.signal);
-      }
+      return await this.#turnOf(bell, link.signal);
     } finally {
       link.abort();
       link.unlink();
@@ -134,13 +128,56 @@ export class QueuePlace implements Place {
     return token;
   }
 
+  async #turnOf(bell: Bell<Wake>, signal: AbortSignal): Promise<Revision> {
+    for (;;) {
+      const { ahead, revision } = this.#standing;
+      if (ahead === null) return this.#granted(revision);
+      const wake = await this.#sleepBehind(ahead, bell, signal);
+      if (wake.kind === "turn") return this.#granted(wake.revision);
+      if (wake.kind === "gone" && wake.key === ahead.key && ahead.count === 1 && wake.revision !== null) {
+        return this.#granted(wake.revision);
+      }
+      this.#standing = await this.#look(signal);
+    }
+  }
+
+  /** Whether the engine counts the departures of this line. */
+  get #isCounted(): boolean {
+    return this.#line === exclusiveLine && this.store.native?.countDepartures !== undefined;
+  }
+
   /** Sleeps until it is my turn, the key ahead is gone, or there is reason to look. */
-  async #sleepBehind({ key, count }: NonNullable<Joined["ahead"]>, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
+  async #sleepBehind(ahead: NonNullable<Joined["ahead"]>, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake> {
+    const wake = this.#isCounted ? this.#letCount(ahead.count, bell, signal) : this.#watchAhead(ahead, bell, signal);
+    return (await wake) ?? { kind: "look" };
+  }
+
+  async #letCount(count: number, bell: Bell<Wake>, signal: AbortSignal): Promise<Wake | undefined> {
+    const { createRevision, key, store } = this;
+    const waiter = { key, createRevision, count, from: this.#standing.revision + 1 };
+    let isOver = false;
+    const stop = store.native?.countDepartures?.(waiter, (revision) => {
+      // The end of the count must not ring: it would wake us for nothing.
+      if (!isOver) bell.ring(revision === null ? { kind: "look" } : { kind: "turn", revision });
+    });
+    try {
+      return await bell.wait({ platform: store.platform, timeoutMs: this.session.ttlMs / 3, signal });
+    } finally {
+      isOver = true;
+      stop?.();
+    }
+  }
+
+  async #watchAhead(
+    { key, count }: NonNullable<Joined["ahead"]>,
+    bell: Bell<Wake>,
+    signal: AbortSignal,
+  ): Promise<Wake | undefined> {
     const { caps, platform } = this.store;
+    const from = this.#standing.revision + 1;
     const link = linkSignal(signal);
     try {
       if (caps.watch !== "none") {
-        const from = this.#standing.revision + 1;
         const watched =
           caps.watch === "log" && count <= countedMax
             ? this.#countDepartures({ count, from, signal: link.signal })
@@ -150,7 +187,7 @@ export class QueuePlace implements Place {
         background(rung, "the watch on the place ahead");
       }
       const timeoutMs = caps.watch === "none" ? pollMs : this.session.ttlMs / 3;
-      return (await bell.wait({ platform, timeoutMs, signal })) ?? { kind: "look" };
+      return await bell.wait({ platform, timeoutMs, signal });
     } finally {
       link.abort();
       link.unlink();

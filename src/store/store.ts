@@ -224,6 +224,19 @@ export interface NativeRecipes {
   ): Promise<Joined | null>;
   /** Deletes one key, which may be gone. */
   leaveQueue?(key: string, options: CallOptions): Promise<true | null>;
+  /**
+   * Calls `onTurn` once: with the revision at which the last of those before the key left, or null where that cannot be
+   * told any more, also because the key itself went: look then. Ends with the returned function, at the latest.
+   */
+  countDepartures?(waiter: QueueWaiter, onTurn: (revision: Revision | null) => void): () => void;
+}
+
+/** Somebody in a queue, and how many of its namespace were older before the revision `from`. */
+export interface QueueWaiter {
+  readonly key: string;
+  readonly createRevision: Revision;
+  readonly count: number;
+  readonly from: Revision;
 }
 
 /** Where a key stands in its namespace, as of a revision: the one put before it, and how many are older. */

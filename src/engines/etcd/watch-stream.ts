@@ -11,7 +11,8 @@
 import { background } from "../../base/background.ts";
 import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import type { Platform, Timer } from "../../base/ports.ts";
-import { type Change, FeedWatch } from "../../client/feed-watch.ts";
+import type { Change } from "../../client/feed-reader.ts";
+import { FeedWatch } from "../../client/feed-watch.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import type { Entry } from "../../store/entry.ts";
 import type { BinaryRange } from "../../store/key.ts";

@@ -7,7 +7,7 @@
 import { toBinaryString } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
 import type { ChangeMessage } from "../../client/feed.ts";
-import type { Change } from "../../client/feed-watch.ts";
+import type { Change } from "../../client/feed-reader.ts";
 import { decodeEntry } from "./txn-codec.ts";
 
 const lineFeed = 0x0a;

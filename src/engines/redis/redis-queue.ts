@@ -4,7 +4,10 @@
  * What they leave is what a txn reads and what a txn would have left. Whatever is not plain (an unknown server, a session to
  * end, a long value) is answered null, with nothing done: the txn sees to it.
  */
-import type { CallOptions, Joined, NativeRecipes, SessionId } from "../../store/store.ts";
+
+import { utf8ToBinaryString } from "../../base/bytes.ts";
+import type { FeedHub } from "../../client/feed-hub.ts";
+import type { CallOptions, Joined, NativeRecipes, QueueWaiter, Revision, SessionId } from "../../store/store.ts";
 import { redisLimits, timeoutMsDefault } from "./redis-caps.ts";
 import type { Argument, Reply } from "./resp.ts";
 import type { ScriptCaller } from "./script-caller.ts";
@@ -16,13 +19,15 @@ const valueLengthMax = 8_192;
 
 export class RedisQueue implements NativeRecipes {
   readonly #caller: ScriptCaller;
+  readonly #hub: FeedHub;
   readonly #prefix: string;
   /** The field of its cell. */
   readonly #cell: Argument;
 
   /** `prefix`: see `namespacePrefix`. */
-  constructor(prefix: string, caller: ScriptCaller) {
+  constructor(prefix: string, { caller, hub }: { readonly caller: ScriptCaller; readonly hub: FeedHub }) {
     this.#caller = caller;
+    this.#hub = hub;
     this.#prefix = prefix;
     this.#cell = bytesArgument(`n${prefix.slice(0, -1)}`);
   }
@@ -43,6 +48,11 @@ export class RedisQueue implements NativeRecipes {
   async leaveQueue(key: string, options: CallOptions): Promise<true | null> {
     if (!isPlain(key)) return null;
     return (await this.#run(scripts.drop, [this.#cell, key], options)) === 1 ? true : null;
+  }
+
+  countDepartures({ key, ...waiter }: QueueWaiter, onTurn: (revision: Revision | null) => void): () => void {
+    const whole = this.#prefix + utf8ToBinaryString(key);
+    return this.#hub.watchDepartures(this.#prefix.slice(0, -1), { ...waiter, whole, onTurn });
   }
 
   #run(script: Script, args: readonly Argument[], { signal, timeoutMs = timeoutMsDefault }: CallOptions): Promise<Reply> {

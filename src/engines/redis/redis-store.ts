@@ -58,7 +58,7 @@ export class RedisStore implements Store {
   }
 
   get native(): NativeRecipes {
-    this.#native ??= new RedisQueue(this.#options.prefix, this.#options.caller);
+    this.#native ??= new RedisQueue(this.#options.prefix, this.#options);
     return this.#native;
   }
 
