@@ -20,6 +20,7 @@ import { redisL2 } from "../src/cache/redis-l2.ts";
 import { textCodec } from "../src/cache/text-codec.ts";
 import type { Cache } from "../src/cache-core/cache.ts";
 import { deepFreeze } from "../src/cache-core/keep-whole.ts";
+import type { L2 } from "../src/cache-core/l2.ts";
 import { cacheDefaults } from "../src/cache-core/options.ts";
 import { connect } from "../src/index.ts";
 import { ourNodes, type Peer, type PeerCache, startRedis } from "./cache-rig.ts";
@@ -38,8 +39,8 @@ interface Subject {
 const keysCount = 10_000;
 const keys = Array.from({ length: keysCount }, (_, at) => `user:profile:0000000:${at}`);
 const small = Object.fromEntries(Array.from({ length: 8 }, (_, at) => [`field${at}`, `value ${at} of a profile`]));
-/** What may make a load one too many: no answer of the Store, none of L2, no proof of being current, an L2 value refused. */
-const reasons = ["leasesUnknown", "l2Failures", "distrusted", "invalidated", "l2Poisoned"] as const;
+/** What may make a load one too many: no answer of the Store, a wait given up, none of L2, no proof of being current, an L2 value refused. */
+const reasons = ["leasesUnknown", "leasesGivenUp", "l2Failures", "distrusted", "invalidated", "l2Poisoned"] as const;
 
 if (process.env["CONCLAVE_BENCH_CACHE_CHILD"] !== undefined) await expiryChild();
 else await main();
@@ -415,13 +416,17 @@ async function expiryFigures(port: number, l2TimeoutMs: number): Promise<Figure[
     ),
   );
   await cluster.close();
-  const begun = children.flatMap(({ loadsMs }) => loadsMs).sort((left, right) => left - right);
+  const loads = children
+    .flatMap((child, process) => child.loads.map((load) => ({ ...load, process })))
+    .sort((left, right) => left.atMs - right.atMs);
+  const begun = loads.map(({ atMs }) => atMs);
   const reads = children.reduce((sum, each) => sum + each.reads, 0);
   const counted = reasons.map((reason) => `${reason} ${children.reduce((sum, each) => sum + each.reasons[reason], 0)}`);
   // A load that begins within half a TTL of the one before loads what that one loads.
   const apart = begun.filter((atMs, at) => at === 0 || atMs - (begun[at - 1] as number) > ttlMs / 2).length;
   // More than the TTL allows are values that ended early, not expiries.
   const expiries = Math.min(apart, Math.ceil(readForMs / ttlMs));
+  if (begun.length > expiries) console.log(toWhy(loads));
   return [
     alone(
       "loads per expiry over five processes",
@@ -432,9 +437,27 @@ async function expiryFigures(port: number, l2TimeoutMs: number): Promise<Figure[
   ];
 }
 
+/** Who loaded when, and what was known of the reason: for the run that had a load too many. */
+function toWhy(loads: readonly (ExpiryLoad & { readonly process: number })[]): string {
+  const firstMs = loads[0]?.atMs ?? 0;
+  const lines = loads.map(({ atMs, clockErrorMs, counted, process }) => {
+    const clock = clockErrorMs === null ? "unknown" : `${clockErrorMs.toFixed(1)} ms wrong`;
+    return `at ${(atMs - firstMs).toFixed(0)} ms process ${process}, its clock of Redis ${clock}; ${counted.join(", ") || "by a lease"}`;
+  });
+  return lines.join("\n");
+}
+
+interface ExpiryLoad {
+  /** By the machine's clock. */
+  readonly atMs: number;
+  /** How far this process judges Redis's clock wrongly: on one machine both have the same. Null: not known yet. */
+  readonly clockErrorMs: number | null;
+  /** Which counters moved since this process' load before. */
+  readonly counted: readonly string[];
+}
+
 interface ExpiryReport {
-  /** When loads began, by the machine's clock. */
-  readonly loadsMs: readonly number[];
+  readonly loads: readonly ExpiryLoad[];
   readonly reads: number;
   /** What may have made a load one too many, each by its own counter. */
   readonly reasons: Readonly<Record<(typeof reasons)[number], number>>;
@@ -445,23 +468,37 @@ async function expiryChild(): Promise<void> {
   const client = createClient({ socket: { host: "127.0.0.1", port } });
   await client.connect();
   const conclave = await connect(`conclave://${address}`);
-  const cache = createCache<string>(conclave, "expiry", {
+  let tier: L2 | undefined;
+  const cache: Cache<string> = createCache<string>(conclave, "expiry", {
     ttlMs,
     jitter: 0,
     earlyRefresh: 0,
     // Beyond it a read loads without a lease rather than wait.
     l2TimeoutMs,
-    l2: redisL2({ client: client as never }),
+    l2: (name) => {
+      tier = redisL2({ client: client as never })(name);
+      return tier;
+    },
   });
   await cache.ready();
-  const loadsMs: number[] = [];
+  const loads: ExpiryLoad[] = [];
+  const counts = (): number[] => [...reasons, "leasesAwaited" as const].map((reason) => cache.metrics[reason]);
+  let before = counts();
+  const noteLoad = (): void => {
+    const now = counts();
+    const counted = [...reasons, "leasesAwaited"].filter((_, at) => now[at] !== before[at]);
+    before = now;
+    const clockMs = tier?.clockMs("hot");
+    const atMs = performance.timeOrigin + performance.now();
+    loads.push({ atMs, counted, clockErrorMs: clockMs === undefined ? null : clockMs - atMs });
+  };
   let reads = 0;
   // All begin at once, whenever they were forked.
   const startMs = Math.ceil(Date.now() / 2_000) * 2_000 + 2_000;
   await new Promise((resolve) => setTimeout(resolve, startMs - Date.now()));
   while (Date.now() < startMs + readForMs) {
     await cache.get("hot", async () => {
-      loadsMs.push(Date.now());
+      noteLoad();
       await new Promise((resolve) => setTimeout(resolve, 20));
       return "v";
     });
@@ -470,7 +507,7 @@ async function expiryChild(): Promise<void> {
   }
   const { metrics } = cache;
   const counted = Object.fromEntries(reasons.map((reason) => [reason, metrics[reason]])) as ExpiryReport["reasons"];
-  const report: ExpiryReport = { loadsMs, reads, reasons: counted };
+  const report: ExpiryReport = { loads, reads, reasons: counted };
   process.send?.(report, undefined, undefined, () => process.exit(0));
 }
 

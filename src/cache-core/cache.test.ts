@@ -706,6 +706,33 @@ describe("a second tier that fails", () => {
     expect(value).toBe(2);
     await Promise.race([never, platform.settle()]);
   });
+
+  test("a process that stood still does not count that time as waiting for another process's load; one that waited loads", async () => {
+    const l2 = new MemoryL2(platform);
+    const [one, two] = [open<number>({ leaseTtlMs: 60_000 }, { l2, on: twin() }), open<number>({ leaseTtlMs: 60_000 }, { l2 })];
+    await platform.settle();
+    const slow = gate<number>();
+    const first = one.get("k", slow.load);
+    await platform.advance(10);
+    const second = two.get("k", async () => 2);
+    await platform.advance(50);
+    // The whole machine, longer than `leaseWaitMs`.
+    platform.stall(10_000);
+    await platform.advance(500);
+    expect(two.metrics).toMatchObject({ loads: 0, leasesGivenUp: 0 });
+    slow.open(1);
+    await platform.advance(500);
+    expect(await Promise.all([first, second])).toEqual([1, 1]);
+
+    const never = one.get("hangs", slow.load, { hardTimeoutMs: 20_000 });
+    await platform.advance(10);
+    const own = two.get("hangs", async () => 3);
+    await platform.advance(6_500);
+    expect(await own).toBe(3);
+    expect(two.metrics).toMatchObject({ loads: 1, leasesGivenUp: 1 });
+    slow.open(4);
+    expect(await never).toBe(4);
+  });
 });
 
 describe("the edges", () => {

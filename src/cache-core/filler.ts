@@ -154,7 +154,7 @@ export class Filler<V> {
     const { platform, metrics } = this.#parts;
     const { plan, budget, l2 } = how;
     const { key, keyHash } = flight;
-    const giveUpMs = platform.now() + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
+    let giveUpMs = platform.now() + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
     let waitMs = this.#parts.options.l2TimeoutMs;
     // Of its own: where L2 took its time and answered, a load without a lease would be one more for everybody.
     const leaseBudget: L2Budget = { leftMs: waitMs };
@@ -183,8 +183,12 @@ export class Filler<V> {
         lease = answer;
         continue;
       }
-      const leftMs = giveUpMs - platform.now();
-      if (leftMs <= 0) return { kind: "load", lease, previous };
+      const askedMs = platform.now();
+      const leftMs = giveUpMs - askedMs;
+      if (leftMs <= 0) {
+        metrics.leasesGivenUp++;
+        return { kind: "load", lease, previous };
+      }
       metrics.leasesAwaited++;
       plan.onParked?.();
       // In waits that begin short: the news that it is free may be lost. They grow, because each look costs a command.
@@ -193,7 +197,8 @@ export class Filler<V> {
       await this.#parts.leases.whenFreed(keyHash, { revision: answer.revision, timeoutMs });
       // It was another's load that held this read up, not L2 or the Store: they have their time anew.
       budget.leftMs = leaseBudget.leftMs = this.#parts.options.l2TimeoutMs;
-      if (platform.now() >= giveUpMs) return { kind: "load", lease, previous };
+      // A wait that took longer than it was to: this process stood still, and maybe the whole machine with who loads for it.
+      giveUpMs += Math.max(0, platform.now() - askedMs - timeoutMs);
     }
   }
 

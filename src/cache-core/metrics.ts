@@ -26,6 +26,8 @@ export interface CacheMetrics {
   leasesAwaited: number;
   /** Loads without a lease, because the Store did not answer in time: another process may have loaded the same. */
   leasesUnknown: number;
+  /** Loads without a lease, because another process held it for longer than `leaseWaitMs`. */
+  leasesGivenUp: number;
   /** L2: answers that did not come, and bytes that were not stored so. */
   l2Failures: number;
   l2Poisoned: number;
@@ -49,6 +51,7 @@ export function noMetrics(): CacheMetrics {
     distrusted: 0,
     leasesAwaited: 0,
     leasesUnknown: 0,
+    leasesGivenUp: 0,
     l2Failures: 0,
     l2Poisoned: 0,
     notSerializable: 0,

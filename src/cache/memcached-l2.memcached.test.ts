@@ -1,13 +1,12 @@
 /**
  * L2 on a real memcached: what is plain there, what a dead one costs, what it cannot hold, and how its clock is learnt.
  */
-import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { startMemcached, TextClient } from "../../test/servers/memcached.ts";
 import type { Cache } from "../cache-core/cache.ts";
 import { type Conclave, connect } from "../index.ts";
 import { type CreateCacheOptions, createCache } from "./create-cache.ts";
-import { type MemcachedClient, memcachedL2, SecondsClock } from "./memcached-l2.ts";
+import { type MemcachedClient, memcachedL2 } from "./memcached-l2.ts";
 
 const server = await startMemcached();
 const skipped = "skipped" in server;
@@ -128,31 +127,6 @@ describe.skipIf(skipped)("L2 on memcached", () => {
     expect(() => memcachedL2({ client: { get: never, set: never } as unknown as MemcachedClient })).toThrow(/`delete`/);
     expect(() => memcachedL2({ client: client(), valueBytesMax: 0 })).toThrow(/valueBytesMax/);
   });
-});
-
-test("a clock of whole seconds is learnt to a fraction of one, and anew when it was set", () => {
-  const asks = fc.array(fc.tuple(fc.nat(400), fc.nat(20)), { maxLength: 12 });
-  fc.assert(
-    fc.property(fc.integer({ min: -1e9, max: 1e9 }), asks, (aheadMs, some) => {
-      const clock = new SecondsClock();
-      let nowMs = 5e9;
-      const ask = (ahead: number, [pauseMs, tookMs]: readonly [number, number]): void => {
-        const sentMs = nowMs + pauseMs;
-        nowMs = sentMs + tookMs;
-        clock.learn({ seconds: Math.floor((sentMs + tookMs / 2 + ahead) / 1_000), sentMs, nowMs });
-      };
-      for (const each of some) {
-        ask(aheadMs, each);
-        // Whatever it has heard, the truth lies in what it leaves open.
-        expect(Math.abs((clock.aheadMs as number) - aheadMs)).toBeLessThanOrEqual(clock.widthMs(nowMs) / 2 + 1);
-        expect(clock.widthMs(nowMs)).toBeLessThanOrEqual(1_021);
-      }
-      for (let time = 0; time < 12; time++) ask(aheadMs, [170, 2]);
-      expect(clock.widthMs(nowMs)).toBeLessThan(300);
-      for (let time = 0; time < 12; time++) ask(aheadMs + 600_500, [170, 2]);
-      expect(Math.abs((clock.aheadMs as number) - aheadMs - 600_500)).toBeLessThan(200);
-    }),
-  );
 });
 
 test.runIf(skipped)(`left out: ${"skipped" in server ? server.skipped : ""}`, () => expect(skipped).toBe(true));

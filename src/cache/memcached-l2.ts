@@ -10,6 +10,7 @@ import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { L2 } from "../cache-core/l2.ts";
 import { digestOf } from "./key-digest.ts";
+import { ServerClock } from "./server-clock.ts";
 
 /** What is used of `memjs`' `Client.create(...)`. */
 export interface MemcachedClient {
@@ -35,8 +36,6 @@ const askEveryMs = 10_000;
 /** Until the interval is this narrow it is asked more often. */
 const sureMs = 300;
 const unsureEveryMs = 170;
-/** How far two clocks may drift apart, milliseconds per millisecond: a tenth of a per mille. */
-const drift = 1e-4;
 /** Longer expiries would be read as moments: such values are kept until they are given up for others. */
 const expiresMax = 30 * 24 * 3_600;
 
@@ -58,7 +57,7 @@ class MemcachedL2 implements L2 {
   readonly #client: MemcachedClient;
   readonly #prefix: string;
   readonly #valueBytesMax: number;
-  readonly #clock = new SecondsClock();
+  readonly #clock = new ServerClock();
   #askedMs = Number.NEGATIVE_INFINITY;
 
   constructor(client: MemcachedClient, { prefix, valueBytesMax }: { readonly prefix: string; readonly valueBytesMax: number }) {
@@ -104,41 +103,14 @@ class MemcachedL2 implements L2 {
       this.#client.stats((error, _, answer) => (error === null ? resolve(answer) : reject(error)));
     });
     const seconds = Number(stats?.["time"]);
-    if (Number.isSafeInteger(seconds)) this.#clock.learn({ seconds, sentMs, nowMs: performance.now() });
+    if (Number.isSafeInteger(seconds)) {
+      this.#clock.learn({ readMs: seconds * 1_000, stepMs: 1_000, sentMs, nowMs: performance.now() });
+    }
   }
 
   #storedKey(key: string): string {
     const whole = this.#prefix + key;
     if (whole.length <= keyLengthMax && /^[!-~]*$/.test(whole)) return whole;
     return digestOf(whole);
-  }
-}
-
-/** How far a clock of whole seconds is ahead of ours, as an interval that every answer narrows. */
-export class SecondsClock {
-  #range: { readonly from: number; readonly to: number; readonly learntMs: number } | undefined;
-
-  get aheadMs(): number | undefined {
-    return this.#range === undefined ? undefined : (this.#range.from + this.#range.to) / 2;
-  }
-
-  widthMs(nowMs: number): number {
-    if (this.#range === undefined) return Number.POSITIVE_INFINITY;
-    return this.#range.to - this.#range.from + 2 * drift * (nowMs - this.#range.learntMs);
-  }
-
-  /** The server read `seconds` at some moment from `sentMs` to `nowMs`. */
-  learn({ seconds, sentMs, nowMs }: { readonly seconds: number; readonly sentMs: number; readonly nowMs: number }): void {
-    const told = { from: seconds * 1_000 - nowMs, to: (seconds + 1) * 1_000 - sentMs, learntMs: nowMs };
-    const known = this.#range;
-    if (known === undefined) {
-      this.#range = told;
-      return;
-    }
-    const drifted = drift * (nowMs - known.learntMs);
-    const from = Math.max(told.from, known.from - drifted);
-    const to = Math.min(told.to, known.to + drifted);
-    // Nothing is left where the server's clock was set: what it says now is what counts.
-    this.#range = from < to ? { from, to, learntMs: nowMs } : told;
   }
 }

@@ -135,6 +135,24 @@ describe.skipIf(skipped)("L2 on Redis", () => {
     expect(() => redisL2({ client: made as unknown as RedisClient, keysMax: 0 })).toThrow(/keysMax/);
   });
 
+  test("its clock is asked for until it is known, although the first answers of a process are slow and nobody reads", async () => {
+    const made = await client();
+    let asked = 0;
+    const l2 = redisL2({
+      client: {
+        sendCommand: async (command) => {
+          const answer = await made.sendCommand([...command]);
+          if (command[0] === "TIME" && ++asked <= 4) await new Promise((resolve) => setTimeout(resolve, 150));
+          return answer;
+        },
+      },
+    })("slow");
+    await vi.waitFor(() => expect(asked).toBeGreaterThan(4), { timeout: 5_000 });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    // Both clocks are this machine's. By the slow answers alone it would be wrong by 75 ms.
+    expect(Math.abs((l2.clockMs("k") as number) - performance.timeOrigin - performance.now())).toBeLessThan(40);
+  });
+
   test("a client that is not one is refused by the name of what it lacks", () => {
     expect(() => redisL2({ client: {} as never })).toThrow(/`sendCommand`/);
   });

@@ -10,6 +10,7 @@ import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { L2 } from "../cache-core/l2.ts";
 import { digestOf } from "./key-digest.ts";
+import { ServerClock } from "./server-clock.ts";
 
 /** What is used of `@redis/client`'s `createClient()`. */
 export interface RedisClient {
@@ -29,13 +30,13 @@ export interface RedisL2Options {
 /** Longer keys are stored under their digest: the checksum of the value vouches for the whole key. */
 const keyLengthMax = 512;
 const clockEveryMs = 10_000;
-/** While it may be wrong by more than `errorMsSure`: a value's TTL is shorter or longer by as much in another process. */
-const unsureEveryMs = 1_000;
-const errorMsSure = 5;
-/** At first: of several answers the quickest is the surest. */
-const clockAsks = 4;
-/** How far two clocks may drift apart, milliseconds per millisecond: a tenth of a per mille. */
-const drift = 1e-4;
+/**
+ * While the interval is wider it is asked again and again, whether a read comes or not: a value's TTL is shorter or longer by as
+ * much in another process, and the first answers of a process come while it starts, often hundreds of milliseconds late.
+ */
+const sureMs = 10;
+const unsurePauseMs = 20;
+const unsureAsksMax = 10;
 const ownDeadline = { timeout: 0 };
 /** PX beyond this is "for ever". */
 const ttlMsMax = 2 ** 46;
@@ -64,9 +65,9 @@ class RedisL2 implements L2 {
   readonly name = "redis";
   readonly #client: RedisClient;
   readonly #prefix: string;
-  /** Server's clock minus ours, at most `errorMs` wrong when it was learnt. */
-  #clock: { readonly aheadMs: number; readonly errorMs: number; readonly learntMs: number } | undefined;
+  readonly #clock = new ServerClock();
   #askedMs = Number.NEGATIVE_INFINITY;
+  #isAsking = false;
   readonly #keysMax: number;
   /** To be read by the next command; it goes out once this turn's promises have run. */
   #wanted: Wanted[] = [];
@@ -105,18 +106,13 @@ class RedisL2 implements L2 {
 
   clockMs(): number | undefined {
     const nowMs = performance.now();
-    const isSure = this.#clock !== undefined && this.#clock.errorMs <= errorMsSure;
-    if (nowMs - this.#askedMs > (isSure ? clockEveryMs : unsureEveryMs) && this.#client.isReady !== false) {
+    if (nowMs - this.#askedMs > clockEveryMs && !this.#isAsking && this.#client.isReady !== false) {
+      this.#isAsking = true;
       this.#askedMs = nowMs;
-      background(
-        this.#learnClock().catch(() => {
-          // Asked again at the next use; what is known goes on being used.
-          this.#askedMs = Number.NEGATIVE_INFINITY;
-        }),
-        "learn the clock of Redis",
-      );
+      background(this.#learnClock(), "learn the clock of Redis");
     }
-    return this.#clock === undefined ? undefined : nowMs + this.#clock.aheadMs;
+    const { aheadMs } = this.#clock;
+    return aheadMs === undefined ? undefined : nowMs + aheadMs;
   }
 
   #read(wanted: readonly Wanted[]): void {
@@ -137,23 +133,21 @@ class RedisL2 implements L2 {
     }
   }
 
-  /** An answer that was long under way says little, and does not replace a better one until that has drifted as far. */
+  /** Never rejects: where nobody answers it is asked again at the next use, and what is known goes on being used. */
   async #learnClock(): Promise<void> {
-    const asks = this.#clock === undefined || this.#clock.errorMs > errorMsSure ? clockAsks : 1;
-    for (let ask = 0; ask < asks; ask++) {
-      const sentMs = performance.now();
-      const [seconds, micros] = (await this.#client.sendCommand(["TIME"])) as readonly [string, string];
-      const nowMs = performance.now();
-      const serverMs = Number(seconds) * 1_000 + Number(micros) / 1_000;
-      // Half of the way there and back: half a round trip wrong at most.
-      const errorMs = (nowMs - sentMs) / 2;
-      const known = this.#clock;
-      if (known !== undefined && known.errorMs + (nowMs - known.learntMs) * drift < errorMs) {
-        const isWithin = Math.abs(serverMs - errorMs - sentMs - known.aheadMs) <= known.errorMs + errorMs + 1;
-        // Unless the server's clock was set: then what was known is wrong, however quick the answer was.
-        if (isWithin) continue;
+    try {
+      for (let ask = 1, pauseMs = unsurePauseMs; ; ask++, pauseMs *= 2) {
+        const sentMs = performance.now();
+        const [seconds, micros] = (await this.#client.sendCommand(["TIME"])) as readonly [string, string];
+        const nowMs = performance.now();
+        this.#clock.learn({ readMs: Number(seconds) * 1_000 + Number(micros) / 1_000, stepMs: 0.001, sentMs, nowMs });
+        if (this.#clock.widthMs(nowMs) <= sureMs || ask === unsureAsksMax) return;
+        await new Promise((resolve) => setTimeout(resolve, pauseMs).unref());
       }
-      this.#clock = { aheadMs: serverMs - (sentMs + nowMs) / 2, errorMs, learntMs: nowMs };
+    } catch {
+      this.#askedMs = Number.NEGATIVE_INFINITY;
+    } finally {
+      this.#isAsking = false;
     }
   }
 
