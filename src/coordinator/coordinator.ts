@@ -41,14 +41,14 @@ export interface Plan {
   /** Those that were opened, without the agent. */
   readonly branches: readonly Branch[];
   /** Commits last, and thereby decides. */
-  readonly agent?: Branch;
+  readonly agent?: Branch | undefined;
   /** Of the store participant. */
   readonly compares?: readonly Compare[];
   readonly writes?: readonly Op[];
-  readonly key?: { readonly name: string; readonly fingerprint: string; readonly result: string };
+  readonly key?: { readonly name: string; readonly fingerprint: string; readonly result: string } | undefined;
   /** Of the store's clock: until then it is prepared and decided, or aborted. */
   readonly deadlineMs: number;
-  readonly traceparent?: string;
+  readonly traceparent?: string | undefined;
 }
 
 export type AbortWhy = "vote" | "deadline" | "conflict" | "refused" | "fenced";
@@ -104,6 +104,8 @@ export class Coordinator {
   readonly #closing = new AbortController();
   readonly #batch: DecisionBatch;
   #epoch: Promise<Epoch>;
+  /** The same, while it is there. */
+  #openedEpoch: Epoch | undefined;
   readonly #epochs = new Set<Epoch>();
   readonly #forgetting: Forgettable[] = [];
   #isFlushing = false;
@@ -164,6 +166,11 @@ export class Coordinator {
     return this.#epoch;
   }
 
+  /** Whether `begin` has nothing to wait for: then nobody needs to watch the clock over it. */
+  get isReady(): boolean {
+    return this.#openedEpoch !== undefined;
+  }
+
   /** Whether the epoch is one of this process that may still live. */
   isOwn(epoch: number): boolean {
     return [...this.#epochs].some(({ number }) => number === epoch);
@@ -173,9 +180,10 @@ export class Coordinator {
    * A name for a new transaction. Nothing is sent. Waits while a lost session is replaced.
    * @throws BUSY, CLOSED, or the signal's reason
    */
-  async begin(options: { readonly agent?: string; readonly signal?: AbortSignal } = {}): Promise<Ticket> {
+  async begin(options: { readonly agent?: string | undefined; readonly signal?: AbortSignal | undefined } = {}): Promise<Ticket> {
     if (this.#closing.signal.aborted) throw closed();
-    const epoch = await raceSignal(this.#epoch, options.signal);
+    options.signal?.throwIfAborted();
+    const epoch = this.#openedEpoch ?? (await raceSignal(this.#epoch, options.signal));
     const inFlightMax = this.#options.inFlightMax ?? coordinatorDefaults.inFlightMax;
     if (epoch.inFlight.size >= inFlightMax) {
       throw conclaveError("BUSY", `${inFlightMax} transactions are in flight; this one was not begun.`);
@@ -302,11 +310,11 @@ export class Coordinator {
         outcome: "commit",
         branches: writers.map(({ ref }) => ref),
         atMs: this.platform.wallMs(),
-        ...(plan.traceparent === undefined ? {} : { traceparent: plan.traceparent }),
+        traceparent: plan.traceparent,
       },
       compares: plan.compares ?? [],
       writes: plan.writes ?? [],
-      ...(plan.key === undefined ? {} : { key: this.#keyOf(gid, plan.key) }),
+      key: plan.key === undefined ? undefined : this.#keyOf(gid, plan.key),
       forget: forget.map((settled) => settled.gid),
       deadlineMs: plan.deadlineMs,
       closing,
@@ -566,6 +574,7 @@ export class Coordinator {
     const record = { host, pid, resources: [...participants.keys()] };
     const opening = openEpoch(this.#store, { ttlMs, record, signal: this.#closing.signal }).then((epoch) => {
       this.#epochs.add(epoch);
+      this.#openedEpoch = epoch;
       epoch.session.lost.addEventListener("abort", () => this.#onLost(epoch), { once: true });
       return epoch;
     });
@@ -576,6 +585,7 @@ export class Coordinator {
 
   #onLost(epoch: Epoch): void {
     this.#options.telemetry?.emit({ kind: "transaction.fenced", coordinator: epoch.coordinator, epoch: epoch.number });
+    if (this.#openedEpoch === epoch) this.#openedEpoch = undefined;
     if (this.#closing.signal.aborted) return;
     this.#epoch = this.#openEpoch();
     // It stays in the list while transactions of it run; the store tells recovery when the epoch is over.
@@ -617,7 +627,7 @@ export class Coordinator {
 
 /** Those that must be in when the transaction is. */
 function partsOf(branches: readonly Branch[]): readonly BranchRef[] {
-  return branches.flatMap(({ ref, isReadOnly }) => (isReadOnly ? [] : [ref]));
+  return branches.filter(({ isReadOnly }) => !isReadOnly).map(({ ref }) => ref);
 }
 
 /** The store's own six letters, drawn by whoever comes first. */

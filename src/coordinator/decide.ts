@@ -28,7 +28,7 @@ export interface Proposal {
   /** What the store participant adds: it commits with the decision. */
   readonly compares: readonly Compare[];
   readonly writes: readonly Op[];
-  readonly key?: { readonly name: string; readonly record: IdempotencyRecord };
+  readonly key?: { readonly name: string; readonly record: IdempotencyRecord } | undefined;
   /** Settled transactions whose cells go with this write: forgetting costs no write of its own while others decide. */
   readonly forget: readonly string[];
   /** From then on the only aim is to abort. Of the store's clock. */

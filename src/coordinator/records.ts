@@ -47,7 +47,7 @@ export interface DecisionRecord {
   readonly branches: readonly BranchRef[];
   /** Calendar milliseconds: for people, never for a decision. */
   readonly atMs: number;
-  readonly traceparent?: string;
+  readonly traceparent?: string | undefined;
 }
 
 export interface IdempotencyRecord {

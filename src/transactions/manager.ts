@@ -180,17 +180,7 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
       const earlier = await this.#earlier<T>(key, fingerprint);
       if (earlier !== null) return earlier;
     }
-    const begin = coordinator.begin({
-      ...(lastAgent === undefined ? {} : { agent: lastAgent }),
-      ...(signal === undefined ? {} : { signal }),
-    });
-    const ticket = await within(begin, timeoutMs, () =>
-      conclaveError("BUSY", "The coordinator's session was lost and is not replaced yet."),
-    ).catch((error: unknown) => {
-      // One that begins too late is nobody's.
-      begin.then(({ gid, epoch }) => epoch.inFlight.delete(gid), ignore);
-      throw error;
-    });
+    const ticket = await this.#begin({ agent: lastAgent, signal }, timeoutMs);
     const tx = new Transaction<R>(this.#parts, {
       gid: ticket.gid,
       epoch: ticket.epoch,
@@ -211,12 +201,12 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
     }
     const verdict = await coordinator.commit(ticket, {
       branches,
-      ...(agent === undefined ? {} : { agent }),
+      agent,
       compares: storeBranch?.compares ?? [],
       writes: storeBranch?.writes ?? [],
-      ...(key === undefined || result === undefined ? {} : { key: { name: key, fingerprint, result } }),
+      key: key === undefined || result === undefined ? undefined : { name: key, fingerprint, result },
       deadlineMs: startedMs + timeoutMs,
-      ...(traceparent === undefined ? {} : { traceparent }),
+      traceparent,
     });
     return this.#answer(ticket.gid, verdict, { value, fingerprint, key });
   }
@@ -266,6 +256,23 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #begin(
+    { agent, signal }: { readonly agent: string | undefined; readonly signal: AbortSignal | undefined },
+    timeoutMs: number,
+  ): Promise<Ticket> {
+    const { coordinator } = this.#parts;
+    const { isReady } = coordinator;
+    const begin = coordinator.begin({ agent, signal });
+    if (isReady) return begin;
+    return within(begin, timeoutMs, () =>
+      conclaveError("BUSY", "The coordinator's session was lost and is not replaced yet."),
+    ).catch((error: unknown) => {
+      // One that begins too late is nobody's.
+      begin.then(({ gid, epoch }) => epoch.inFlight.delete(gid), ignore);
+      throw error;
+    });
   }
 
   async #work<T>(ticket: Ticket, tx: Transaction<R>, work: (tx: Transaction<R>) => T | Promise<T>): Promise<T> {

@@ -294,6 +294,8 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
       this.#heard.add(client);
       return client;
     });
+    // A pool that was made here keeps to the same time by itself.
+    if (this.#options.pool === undefined) return connecting;
     return within(connecting, this.#answerMs, noAnswer).catch((error: unknown) => {
       // One that comes too late goes back.
       connecting.then((client) => client.release(), ignoreIdle);

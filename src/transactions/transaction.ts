@@ -163,10 +163,15 @@ export class Transaction<R extends Resources> {
     readonly agent: Branch | undefined;
     readonly storeBranch: StoreBranch | undefined;
   } {
-    const used = [...this.#branches].filter(([, branch]) => branch.isUsed);
-    const agent = used.find(([name]) => name === this.#parts.agent)?.[1];
-    const branches = used.flatMap(([, branch]) => (branch === agent ? [] : [branch]));
-    return { branches: [...branches, ...this.#serviceBranches], agent, storeBranch: this.#storeBranch };
+    const branches: Branch[] = [];
+    let agent: Branch | undefined;
+    for (const [name, branch] of this.#branches) {
+      if (!branch.isUsed) continue;
+      if (name === this.#parts.agent) agent = branch;
+      else branches.push(branch);
+    }
+    branches.push(...this.#serviceBranches);
+    return { branches, agent, storeBranch: this.#storeBranch };
   }
 
   #nextBranch(): number {
