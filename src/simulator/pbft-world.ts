@@ -649,10 +649,14 @@ export class PbftWorld implements FaultTarget {
   }
 
   #note(client: Client, key: string, input: RegisterOperation["input"], answer: CasAnswer): RegisterOperation["output"] {
-    const entry = answer.kind === "entry" ? answer.entry : answer.kind === "set" ? answer.current : null;
+    if (answer.kind === "applied" && input.f === "cas") {
+      client.seen.set(key, { revision: answer.revision, text: input.to as string | null });
+      return { f: "cas", swapped: true };
+    }
+    const entry = answer.kind === "entry" ? answer.entry : answer.kind === "differs" ? answer.current : null;
     const text = entry === null ? null : decoder.decode(entry.value);
     client.seen.set(key, { revision: entry?.revision ?? null, text });
-    return input.f === "read" ? { f: "read", value: text } : { f: "cas", swapped: answer.kind === "set" && answer.applied };
+    return input.f === "read" ? { f: "read", value: text } : { f: "cas", swapped: false };
   }
 
   #setClientTimer(client: Client): void {

@@ -6,9 +6,11 @@
  *
  * ```
  * operation: [u8 get][key] | [u8 compare-and-set][key][u8 flags][varint expected][value] | [u8 range][from][u8 hasTo][to][varint limit]
- * answer:    [u8 entry][u8 there][entry] | [u8 set][u8 applied][u8 there][entry] | [u8 range][varint count][entry...] | [u8 refused]
+ * answer:    [u8 entry][u8 there][entry] | [u8 differs][u8 there][entry] | [u8 range][varint count][entry...] | [u8 refused]
+ *            | [u8 applied][varint revision, 0 where it deleted]
  * entry:     [key][varint revision][value]
  * ```
+ * What was applied is answered without the value, which whoever asked has: every replica signs and keeps each answer.
  * Part 0 holds the revision counter, the others the keys by hash. Keys are binary strings.
  */
 import { ByteReader, ByteWriter } from "../base/byte-codec.ts";
@@ -35,13 +37,16 @@ export interface CasRecord {
 
 export type CasAnswer =
   | { readonly kind: "entry"; readonly entry: CasRecord | null }
-  | { readonly kind: "set"; readonly applied: boolean; readonly current: CasRecord | null }
+  /** The key is now as was asked; null: it is deleted. */
+  | { readonly kind: "applied"; readonly revision: number | null }
+  /** Another revision than the expected one is there; nothing has changed. */
+  | { readonly kind: "differs"; readonly current: CasRecord | null }
   | { readonly kind: "range"; readonly entries: readonly CasRecord[] }
   /** The bytes are no operation, or ask for too much. */
   | { readonly kind: "refused" };
 
 const operationKinds = ["get", "compare-and-set", "range"] as const satisfies readonly CasOperation["kind"][];
-const answerKinds = ["entry", "set", "range", "refused"] as const satisfies readonly CasAnswer["kind"][];
+const answerKinds = ["entry", "differs", "range", "refused", "applied"] as const satisfies readonly CasAnswer["kind"][];
 
 /** Bytes of the entries of one range answer; what is beyond is left out. */
 const rangeBytesMax = 131_072;
@@ -125,14 +130,15 @@ export class CasMachine {
   #compareAndSet(operation: Extract<CasOperation, { kind: "compare-and-set" }>): CasAnswer {
     const { key, expected, value } = operation;
     const before = this.#entry(key);
-    if ((before?.revision ?? null) !== expected) return { kind: "set", applied: false, current: before };
+    if ((before?.revision ?? null) !== expected) return { kind: "differs", current: before };
     const bucket = this.#bucketOf(key);
     const part = this.#parts[bucket] as Map<string, Held>;
+    const revision = value === null ? null : ++this.#revision;
     if (value === null) part.delete(key);
-    else part.set(key, { revision: ++this.#revision, value });
+    else part.set(key, { revision: this.#revision, value });
     this.#dirty.add(0);
     this.#dirty.add(bucket + 1);
-    return { kind: "set", applied: true, current: this.#entry(key) };
+    return { kind: "applied", revision };
   }
 
   /** Keys are spread by hash, so a range looks at all of them: fine for the small stores that this profile is for. */
@@ -220,8 +226,10 @@ function encodeCasAnswer(answer: CasAnswer): Uint8Array {
     case "entry":
       writeMaybe(writer, answer.entry);
       break;
-    case "set":
-      writer.u8(answer.applied ? 1 : 0);
+    case "applied":
+      writer.varint(answer.revision ?? 0);
+      break;
+    case "differs":
       writeMaybe(writer, answer.current);
       break;
     case "range":
@@ -241,8 +249,12 @@ export function decodeCasAnswer(bytes: Uint8Array): CasAnswer {
   switch (kind) {
     case "entry":
       return { kind, entry: readMaybe(reader) };
-    case "set":
-      return { kind, applied: reader.u8() === 1, current: readMaybe(reader) };
+    case "applied": {
+      const revision = reader.varint();
+      return { kind, revision: revision === 0 ? null : revision };
+    }
+    case "differs":
+      return { kind, current: readMaybe(reader) };
     case "range": {
       const entries: CasRecord[] = [];
       for (let left = reader.count(3); left > 0; left--) entries.push(readEntry(reader));

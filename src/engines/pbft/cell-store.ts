@@ -158,8 +158,11 @@ function put(cells: Map<string, Uint8Array>, { cell, bytes }: CellChange): void 
   else cells.set(cell, bytes);
 }
 
+/** Changes are encoded in one go, so one writer serves. */
+const writer = new ByteWriter();
+
 function encodeChanges(changes: readonly CellChange[]): Uint8Array {
-  const writer = new ByteWriter();
+  writer.reset();
   writer.varint(changes.length);
   for (const { cell, bytes } of changes) {
     writer.binaryString(cell);

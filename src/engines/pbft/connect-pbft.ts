@@ -7,6 +7,7 @@
  * Sessions, locks and watches are not offered: they need a time that 2f + 1 replicas agree on, and streams that f + 1
  * replicas vouch for, neither of which is built yet. Asking for them is UNSUPPORTED.
  */
+import { Bag, type InBag } from "../../base/bag.ts";
 import { ByteWriter } from "../../base/byte-codec.ts";
 import { fromBinaryString, toBinaryString, utf8Decode, utf8Encode } from "../../base/bytes.ts";
 import { conclaveError } from "../../base/errors.ts";
@@ -57,6 +58,10 @@ export interface PbftConnection extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+interface OpenCall extends InBag {
+  readonly fail: (error: Error) => void;
+}
+
 interface Waiting {
   readonly operation: Uint8Array;
   readonly resolve: (answer: CasAnswer) => void;
@@ -83,7 +88,7 @@ class Connection implements PbftConnection {
   #closed = false;
   #signed = 0;
   #signMs = 0;
-  readonly #rejects = new Set<(error: Error) => void>();
+  readonly #open = new Bag<OpenCall>();
 
   constructor(options: ConnectPbftOptions) {
     const { replicas, clients, cluster } = checkClusterFile(options.clusterFile);
@@ -147,12 +152,11 @@ class Connection implements PbftConnection {
     this.#closed = true;
     this.#timer?.cancel();
     for (const link of this.#links) link.close();
-    for (const reject of this.#rejects) {
-      reject(
+    for (const { fail } of this.#open.empty()) {
+      fail(
         conclaveError("CLOSED", "The connection was closed while a call was open; it may have happened.", { definite: false }),
       );
     }
-    this.#rejects.clear();
     await this.#verifier.close();
   }
 
@@ -170,7 +174,7 @@ class Connection implements PbftConnection {
       const end = (): void => {
         timer.cancel();
         signal?.removeEventListener("abort", onAbort);
-        this.#rejects.delete(fail);
+        this.#open.delete(call);
       };
       const fail = (error: Error): void => {
         end();
@@ -183,7 +187,8 @@ class Connection implements PbftConnection {
         { ref: true },
       );
       signal?.addEventListener("abort", onAbort, { once: true });
-      this.#rejects.add(fail);
+      const call: OpenCall = { fail, place: -1 };
+      this.#open.add(call);
       this.#waiting.push({
         operation: encodeCasOperation(operation),
         resolve: (answer) => {
@@ -282,9 +287,14 @@ class PbftCasStore implements CasStore {
     if (value !== null && value.length > this.caps.limits.valueBytesMax) {
       throw conclaveError("VALUE_TOO_LARGE", `The value has ${value.length} bytes, ${this.caps.limits.valueBytesMax} are taken.`);
     }
-    const answer = await this.#call({ kind: "compare-and-set", key: this.#placed(change.key), expected, value }, options);
-    if (answer.kind !== "set") throw unexpected(answer);
-    return { applied: answer.applied, current: this.#entry(answer.current) };
+    const key = this.#placed(change.key);
+    const answer = await this.#call({ kind: "compare-and-set", key, expected, value }, options);
+    if (answer.kind === "differs") return { applied: false, current: this.#entry(answer.current) };
+    if (answer.kind !== "applied") throw unexpected(answer);
+    const { revision } = answer;
+    // The caller's own bytes may change after this.
+    const record = revision === null || value === null ? null : { key, revision, value: value.slice() };
+    return { applied: true, current: this.#entry(record) };
   }
 
   async range(range: KeyRange, options?: CallOptions & { readonly limit?: number }): Promise<readonly CasEntry[]> {

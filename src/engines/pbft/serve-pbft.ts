@@ -9,7 +9,7 @@
  * Whatever comes in may come from a liar: what cannot be read closes its connection, what bears a false seal is dropped,
  * and each connection may have only so much waiting for verification. All of it is counted in `status().dropped`.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { ByteWriter } from "../../base/byte-codec.ts";
 import { conclaveError } from "../../base/errors.ts";
 import type { ConclaveEvent } from "../../base/event.ts";
@@ -377,5 +377,5 @@ class PbftHost implements PbftServer {
 
 /** SHA-256, one character per byte. */
 export function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest().toString("latin1");
+  return hash("sha256", bytes, "binary");
 }
