@@ -13,7 +13,10 @@ export interface PbftOptions {
   readonly statusMs: number;
   /** The same with nothing open. Default 1_000. */
   readonly statusIdleMs: number;
-  /** Batches in agreement at a time. Default 8. */
+  /**
+   * Batches in agreement at a time. Default 1: what comes meanwhile shares the next batch and its signatures, which cost more than all
+   * else. More shortens the wait where the way between replicas is long and their processors are idle.
+   */
   readonly pipelineMax: number;
   /** Frames of one batch. Default 64. */
   readonly batchFramesMax: number;
@@ -40,7 +43,7 @@ export const pbftDefaults: PbftOptions = {
   viewChangeTimeoutMsMax: 60_000,
   statusMs: 100,
   statusIdleMs: 1_000,
-  pipelineMax: 8,
+  pipelineMax: 1,
   batchFramesMax: 64,
   batchBytesMax: 1_048_576,
   pendingMax: 4_096,
