@@ -129,3 +129,15 @@ test("copied bytes outlive their input, and a length beyond the input is refused
   input[3] = 5;
   expect(() => reader.bytesCopied()).toThrow(expect.objectContaining({ code: "PROTOCOL" }));
 });
+
+test("what is copied out of a Buffer is a plain array of its own, whatever its length", () => {
+  for (const length of [3, 64, 65, 512, 513, 5_000]) {
+    const writer = new ByteWriter();
+    writer.bytes(new Uint8Array(length).fill(7));
+    const letter = Buffer.from(writer.finish());
+    const copy = new ByteReader(letter).bytesCopied();
+    letter.fill(0);
+    expect(copy).toEqual(new Uint8Array(length).fill(7));
+    expect(copy.constructor).toBe(Uint8Array);
+  }
+});

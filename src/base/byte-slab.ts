@@ -18,7 +18,7 @@ export class ByteSlab {
   /** The bytes from `from` to `to`, on their own. */
   copy(bytes: Uint8Array, from = 0, to: number = bytes.length): Uint8Array {
     const length = to - from;
-    if (length <= onHeapBytesMax || length > sharedBytesMax) return bytes.slice(from, to);
+    if (length <= onHeapBytesMax || length > sharedBytesMax) return ownCopy(bytes, from, to);
     let at = this.#used;
     if (at + length > slabBytes) {
       this.#slab = new Uint8Array(slabBytes);
@@ -29,4 +29,12 @@ export class ByteSlab {
     copy.set(length === bytes.length ? bytes : bytes.subarray(from, to));
     return copy;
   }
+}
+
+/** Letters come as Node's Buffers, whose own `slice` is a view: it would keep the whole chunk of the socket, and be no plain array. */
+function ownCopy(bytes: Uint8Array, from: number, to: number): Uint8Array {
+  if (bytes.constructor === Uint8Array) return bytes.slice(from, to);
+  const copy = new Uint8Array(to - from);
+  copy.set(bytes.subarray(from, to));
+  return copy;
 }
