@@ -2,13 +2,14 @@
  * How fast the cache is, beside those that a user would take instead; every promise kept while it is measured: expiry and
  * `maxStaleMs` are on.
  *
- *   npm run bench -- cache [--rounds 5] [--seconds 0.4] [--l2-timeout 100] [--only local|l2|expiry]
+ *   npm run bench -- cache [--rounds 5] [--seconds 0.4] [--l2-timeout 100] [--only local|sync|l2|expiry]
  *
  * With --only nothing is written. --l2-timeout: of the case with five processes; the default is the cache's.
  *
  * Sketch: a hit is one look into a Map (20-40 ns), one of the clock (50 ns, every eighth time in a storm) and a comparison;
  * an awaited one adds a turn of the promise queue (~60 ns). An L2 hit is a round trip on loopback (~40 us) and the parsing.
- * Each case runs the subjects in rotated order, in rounds; medians and spreads. Writes bench/results/cache.{json,md}.
+ * Each case runs the subjects in rotated order, in rounds; medians and spreads. Synchronous hits and those in L2 are measured
+ * with a process for each subject and round, by the clock and by processor time. Writes bench/results/cache.{json,md}.
  */
 import { fork } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -17,13 +18,12 @@ import { parseArgs } from "node:util";
 import { createClient } from "@redis/client";
 import { createCache } from "../src/cache/create-cache.ts";
 import { redisL2 } from "../src/cache/redis-l2.ts";
-import { textCodec } from "../src/cache/text-codec.ts";
 import type { Cache } from "../src/cache-core/cache.ts";
-import { deepFreeze } from "../src/cache-core/keep-whole.ts";
 import type { L2 } from "../src/cache-core/l2.ts";
 import { cacheDefaults } from "../src/cache-core/options.ts";
 import { connect } from "../src/index.ts";
 import { ourNodes, type Peer, type PeerCache, startRedis } from "./cache-rig.ts";
+import { keys, keysCount, type Rate, small, untilTrusted } from "./cache-subject.ts";
 import { commit, type Figure, machine, median, rounded, spread, writeFigures } from "./figures.ts";
 import { installPeers } from "./peers/install-peers.ts";
 
@@ -36,9 +36,6 @@ interface Subject {
   run(times: number): Promise<void> | void;
 }
 
-const keysCount = 10_000;
-const keys = Array.from({ length: keysCount }, (_, at) => `user:profile:0000000:${at}`);
-const small = Object.fromEntries(Array.from({ length: 8 }, (_, at) => [`field${at}`, `value ${at} of a profile`]));
 /** What may make a load one too many: no answer of the Store, a wait given up, none of L2, no proof of being current, an L2 value refused. */
 const reasons = ["leasesUnknown", "leasesGivenUp", "l2Failures", "distrusted", "invalidated", "l2Poisoned"] as const;
 
@@ -58,6 +55,10 @@ async function main(): Promise<void> {
   const rounds = Number(values.rounds);
   const seconds = Number(values.seconds);
   const l2TimeoutMs = Number(values["l2-timeout"]);
+  if (values.only === "sync") {
+    console.log(toMarkdown(await syncFigures({ rounds, seconds })));
+    process.exit(0);
+  }
   if (values.only === "l2" || values.only === "expiry") {
     const redis = await startRedis();
     if (redis === undefined) throw new Error("No redis-server on this machine.");
@@ -67,10 +68,7 @@ async function main(): Promise<void> {
     process.exit(0);
   }
   const folder = installPeers("cache");
-  const { peers, LRU } = (await import(pathToFileURL(`${folder}/peers.mjs`).href)) as {
-    peers: readonly Peer[];
-    LRU: new (options: object) => { get(key: string): unknown; set(key: string, value: unknown): void };
-  };
+  const { peers } = (await import(pathToFileURL(`${folder}/peers.mjs`).href)) as { peers: readonly Peer[] };
   const figures: Figure[] = [];
   const conclave = await connect("memory:");
   const ours = createCache<unknown>(conclave, "ours", { ttlMs: 600_000, maxStaleMs: 2_000, entriesMax: 200_000 });
@@ -81,19 +79,7 @@ async function main(): Promise<void> {
   await untilTrusted(ours);
 
   // ---------------------------------------------------------------- synchronous hits
-  const lru = new LRU({ max: 200_000, ttl: 600_000 });
-  for (const key of keys) lru.set(key, small);
-  figures.push(
-    ...(await compare("synchronous hit", "hits/s", { rounds, seconds }, [
-      {
-        name: "conclave",
-        version: commit(),
-        ready: () => untilTrusted(ours),
-        run: (times) => runSync((key) => ours.peek(key), times),
-      },
-      { name: "lru-cache (ttl)", version: "11.5.3", run: (times) => runSync((key) => lru.get(key), times) },
-    ])),
-  );
+  figures.push(...(await syncFigures({ rounds, seconds })));
 
   // ---------------------------------------------------------------- awaited hits
   const opened: { peer: Peer; cache: PeerCache }[] = [];
@@ -183,26 +169,7 @@ async function main(): Promise<void> {
   process.exit(0);
 }
 
-/**
- * Whoever keeps the event loop to himself for longer than `maxStaleMs` (ten thousand loads at once, the peers' loops of awaits
- * that never leave the turn) leaves the cache without a proof: it serves nothing until its next one, and loads.
- */
-async function untilTrusted(cache: Cache<unknown>): Promise<void> {
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    const { followed } = await cache.explain(keys[0] as string);
-    // Young enough to outlast a run.
-    if (followed.isTrusted && followed.proofAgeMs < 1_000) return;
-  }
-}
-
 // ------------------------------------------------------------------------------------------------ loops
-
-function runSync(read: (key: string) => unknown, times: number): void {
-  let found = 0;
-  for (let at = 0; at < times; at++) if (read(keys[(at * 7) % keysCount] as string) !== undefined) found++;
-  if (found !== times) throw new Error(`${times - found} of ${times} were no hits`);
-}
 
 async function runAwaited(read: (key: string) => Promise<unknown>, times: number): Promise<void> {
   let found = 0;
@@ -267,6 +234,64 @@ async function sizeFor(subject: Subject, seconds: number): Promise<number> {
   }
 }
 
+interface How {
+  readonly rounds: number;
+  readonly seconds: number;
+}
+
+function syncFigures(how: How): Promise<Figure[]> {
+  installPeers("l1");
+  return compareAlone("synchronous hit", "hits/s", how, [
+    { subject: "sync/conclave", name: "conclave", version: commit() },
+    { subject: "sync/lru-cache", name: "lru-cache (ttl)", version: "11.5.3" },
+  ]);
+}
+
+/** Each subject in a process of its own (cache-subject.ts), in turns; the medians over all rounds of all processes. */
+async function compareAlone(
+  title: string,
+  unit: string,
+  { rounds, seconds, port = 0 }: How & { readonly port?: number },
+  subjects: readonly { readonly subject: string; readonly name: string; readonly version: string }[],
+): Promise<Figure[]> {
+  const rates = new Map<string, Rate[]>(subjects.map(({ subject }) => [subject, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (let at = 0; at < subjects.length; at++) {
+      const { subject } = subjects[(at + round) % subjects.length] as (typeof subjects)[number];
+      rates.get(subject)?.push(...(await ratesOf([subject, String(seconds), "3", String(port)])));
+    }
+  }
+  const [first, ...others] = subjects as [(typeof subjects)[number], ...typeof subjects];
+  const figuresBy = (by: keyof Rate, what: string): Figure[] =>
+    others.map((other) => {
+      const [mine, theirs] = [first, other].map(({ subject }) => (rates.get(subject) as Rate[]).map((rate) => rate[by])) as [
+        number[],
+        number[],
+      ];
+      return {
+        case: title,
+        ours: rounded(median(mine)),
+        peer: rounded(median(theirs)),
+        peerName: other.name,
+        peerVersion: other.version,
+        ratio: rounded(median(mine) / median(theirs)),
+        unit: what,
+        oursSpread: spread(mine.map(rounded)),
+        peerSpread: spread(theirs.map(rounded)),
+      };
+    });
+  return [...figuresBy("perSecond", unit), ...figuresBy("perProcessorSecond", `${unit} of processor time`)];
+}
+
+function ratesOf(args: readonly string[]): Promise<Rate[]> {
+  return new Promise((resolve, reject) => {
+    const child = fork(fileURLToPath(new URL("cache-subject.js", import.meta.url)), args, { execArgv: ["--expose-gc"] });
+    child.once("message", (rates) => resolve(rates as Rate[]));
+    child.once("error", reject);
+    child.once("exit", (code) => reject(new Error(`The process of ${args[0]} ended with ${code}.`)));
+  });
+}
+
 function alone(title: string, ours: number, unit: string, note?: string): Figure {
   return {
     case: title,
@@ -328,69 +353,26 @@ async function heapOf(work: () => Promise<void>): Promise<number> {
 
 // ------------------------------------------------------------------------------------------------ L2
 
-async function l2Figures(port: number, how: { readonly rounds: number; readonly seconds: number }): Promise<Figure[]> {
-  // At its best: without its own timeout, which costs an AbortSignal for each command. Ours is not better for it.
-  const client = createClient({ socket: { host: "127.0.0.1", port }, commandOptions: { timeout: 0 } });
-  await client.connect();
-  const conclave = await connect("memory:");
-  // One entry in L1: with keys in turn, every read goes to L2.
-  const cache: Cache<unknown> = createCache<unknown>(conclave, "l2", {
-    ttlMs: 600_000,
-    entriesMax: 1,
-    policy: "lru",
-    // A read that L2 is too slow for becomes a load, and would be measured as if it were a hit.
-    l2TimeoutMs: 2_000,
-    l2: redisL2({ client: client as never }),
-  });
-  await cache.ready();
-  const some = keys.slice(0, 1_000);
+const l2Cases = [
+  ["200 B", 200],
+  ["8 KB", 8_000],
+] as const;
+
+async function l2Figures(port: number, how: How): Promise<Figure[]> {
   const figures: Figure[] = [];
-  for (const [title, value] of [
-    ["200 B", small],
-    ["8 KB", Array.from({ length: 40 }, () => small)],
-  ] as const) {
-    for (const key of some) {
-      await client.set(`bare:${key}`, JSON.stringify(value));
-      await cache.get(key, async () => value, { fresh: true });
-    }
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    let missed = 0;
-    const load = async (): Promise<unknown> => {
-      missed++;
-      return value;
-    };
-    const mine = (at: number): Promise<unknown> => cache.get(some[at % some.length] as string, load);
-    const bare = async (at: number): Promise<unknown> =>
-      JSON.parse((await client.get(`bare:${some[at % some.length]}`)) as string);
-    // What the cache does to a value before anybody may have it, without the cache: the bytes checked, the value frozen.
-    const checked = async (at: number): Promise<unknown> => {
-      const text = (await client.get(`bare:${some[at % some.length]}`)) as string;
-      if (textCodec.checksum(text, 0) === -1) throw new Error("never");
-      return deepFreeze(JSON.parse(text));
-    };
+  for (const [title, bytes] of l2Cases) {
     for (const width of [1, 50]) {
+      const subject = (who: string): string => `l2/${who}/${bytes}/${width}`;
       figures.push(
-        ...(await compare(`L2 hit, ${title}, ${width} at a time`, "reads/s", how, [
-          { name: "conclave", version: commit(), run: (times) => runWide(mine, times, width) },
-          { name: "@redis/client, GET and JSON.parse", version: "6.3.1", run: (times) => runWide(bare, times, width) },
-          { name: "the same, checksum and freezing", version: "6.3.1", run: (times) => runWide(checked, times, width) },
+        ...(await compareAlone(`L2 hit, ${title}, ${width} at a time`, "reads/s", { ...how, port }, [
+          { subject: subject("conclave"), name: "conclave", version: commit() },
+          { subject: subject("bare"), name: "@redis/client, GET and JSON.parse", version: "6.3.1" },
+          { subject: subject("checked"), name: "the same, checksum and freezing", version: "6.3.1" },
         ])),
       );
     }
-    if (missed > 0) console.log(`${missed} reads of ${title} were loads: the machine was too busy for L2's timeout.`);
   }
-  await cache.close();
-  await conclave.close();
-  client.destroy();
   return figures;
-}
-
-async function runWide(read: (at: number) => Promise<unknown>, times: number, width: number): Promise<void> {
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    while (next < times) await read(next++);
-  };
-  await Promise.all(Array.from({ length: width }, worker));
 }
 
 /** Five processes read one key for a while; how often is it loaded per expiry? */

@@ -6,7 +6,8 @@ import { headOf } from "./flags.mjs";
 const [name, ...options] = process.argv.slice(2);
 const names = readdirSync("bench").flatMap((file) => (/^[a-z0-9-]+\.ts$/.test(file) ? [file.slice(0, -3)] : []));
 const known = names.filter(
-  (each) => !["load", "pbft-load", "figures", "processor", "cluster", "pbft-cluster", "cache-rig"].includes(each),
+  (each) =>
+    !["load", "pbft-load", "figures", "processor", "cluster", "pbft-cluster", "cache-rig", "cache-subject"].includes(each),
 );
 if (name === undefined || !known.includes(name)) {
   console.error(`npm run bench -- NAME, where NAME is one of: ${known.join(", ")}.`);
