@@ -59,6 +59,18 @@ describe("a queue", () => {
     await third?.finish();
   });
 
+  test("an item that somebody else has finished is not finished by who lost it meanwhile", async () => {
+    const { engine } = world();
+    const queue = createQueue(engine, "q");
+    await queue.push("x");
+    const late = await queue.tryTake();
+    // As when its session ends while the call is on its way: the tag is gone, and the consumer does not know yet.
+    await engine.store("queue/q").txn({ then: [{ kind: "delete", range: { prefix: "taken/" } }] });
+    await (await createQueue(engine.twin(), "q").tryTake())?.finish();
+    expect(late?.held).toBe(true);
+    await expect(late?.finish()).rejects.toMatchObject({ code: "LOCK_LOST" });
+  });
+
   test("is bounded, and puts aside what fails too often", async () => {
     const { engine } = world();
     const queue = createQueue(engine, "q", { sizeMax: 2, triesMax: 2 });

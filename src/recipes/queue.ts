@@ -358,9 +358,16 @@ export class Delivery {
         then: keys.map((key) => ({ kind: "delete", range: { key } }) as const),
         else: [{ kind: "get", key: keys[0] as string } as const],
       };
-      const { succeeded, results } = await insist(() => store.txn(txn, options), { platform: store.platform, signal });
-      // Without an answer the first time, the item may be gone by my own hand.
-      if (!succeeded && results[0]?.kind === "get" && results[0].entry !== null) throw this.#loss();
+      let attempts = 0;
+      const attempt = (): Promise<TxnResult> => {
+        attempts++;
+        return store.txn(txn, options);
+      };
+      const { succeeded, results } = await insist(attempt, { platform: store.platform, signal });
+      if (succeeded) return;
+      // Where an attempt had no answer, the item may be gone by my own hand; else somebody else's took it away.
+      const isGone = results[0]?.kind === "get" && results[0].entry === null;
+      if (!isGone || attempts === 1) throw this.#loss();
     });
   }
 
