@@ -28,9 +28,11 @@ interface Report {
 
 async function simulate(...args: readonly string[]): Promise<Report> {
   const child = run(process.execPath, ["dist/simulator/main.js", "--json", ...args], { maxBuffer: 1e8 }).catch(
-    (error: { stdout: string }) => error,
+    (error: { stdout: string; stderr: string }) => error,
   );
-  return JSON.parse((await child).stdout) as Report;
+  const { stdout, stderr } = await child;
+  if (stdout === "") throw new Error(`No report: ${stderr.slice(-2_000)}`);
+  return JSON.parse(stdout) as Report;
 }
 
 test(`${seeds} seeds of cores and of whole clusters break no invariant, and each goes through enough`, {

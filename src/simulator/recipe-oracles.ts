@@ -38,13 +38,12 @@ export function semaphoreRule(permits: number): GrantRule {
   };
 }
 
-/** One holder, and tokens rise. */
-export function exclusiveRule(invariant: string): GrantRule {
-  return { invariant, fits: (held) => held.length <= 1, isAlone: () => true };
-}
-
 /** One leader, and the terms' tokens rise. */
-export const electionRule: GrantRule = exclusiveRule("OneLeader");
+export const electionRule: GrantRule = {
+  invariant: "OneLeader",
+  fits: (held) => held.length <= 1,
+  isAlone: () => true,
+};
 
 export class GrantOracle {
   readonly #rule: GrantRule;
@@ -75,20 +74,12 @@ export class GrantOracle {
   }
 }
 
-/**
- * A counter of ones: sums are unique, never fall in the order of calls that do not overlap, and every add counts once.
- * `recipe`: whose invariants it names.
- */
+/** A counter of ones: sums are unique, never fall in the order of calls that do not overlap, and every add counts once. */
 export class CounterOracle {
-  readonly #recipe: string;
   readonly #sums = new Set<number>();
   #highest = 0;
   #sure = 0;
   #maybe = 0;
-
-  constructor(recipe = "Counter") {
-    this.#recipe = recipe;
-  }
 
   /** Answers the floor for `onAnswer`: what was known before the add was sent. */
   onSend(): number {
@@ -99,12 +90,8 @@ export class CounterOracle {
   onAnswer(sum: number, floor: number): void {
     this.#maybe--;
     this.#sure++;
-    must(
-      sum > floor,
-      `${this.#recipe}Rises`,
-      () => `an add is answered with ${sum}, and ${floor} had been answered before it was sent`,
-    );
-    must(!this.#sums.has(sum), `${this.#recipe}Exact`, () => `two adds are answered with ${sum}`);
+    must(sum > floor, "CounterRises", () => `an add is answered with ${sum}, and ${floor} had been answered before it was sent`);
+    must(!this.#sums.has(sum), "CounterExact", () => `two adds are answered with ${sum}`);
     this.#sums.add(sum);
     this.#highest = Math.max(this.#highest, sum);
   }
@@ -117,7 +104,7 @@ export class CounterOracle {
   onEnd(sum: number): void {
     must(
       sum >= this.#sure && sum <= this.#sure + this.#maybe,
-      `${this.#recipe}Exact`,
+      "CounterExact",
       () => `the counter stands at ${sum}; ${this.#sure} adds were answered, ${this.#maybe} may have happened`,
     );
   }
@@ -141,8 +128,6 @@ export class SequenceOracle {
 export class QueueOracle {
   readonly #pushed = new Map<string, "maybe" | "sure">();
   readonly #finished = new Map<string, "maybe" | "sure">();
-  /** By item, the tokens of the deliveries that were told that it is finished. */
-  readonly #finishers = new Map<string, Set<number>>();
   readonly #hands = new Map<string, Grant>();
   readonly #lastToken = new Map<string, number>();
 
@@ -170,14 +155,8 @@ export class QueueOracle {
     if (this.#finished.get(id) === undefined) this.#finished.set(id, "maybe");
   }
 
-  /**
-   * A second delivery may be told so as well: who asked again, after an attempt without an answer, and finds the item gone
-   * cannot tell whose hand it was (seed 200557). That nobody takes a finished item is judged where items are taken.
-   */
-  onFinished(id: string, token: number): void {
-    const finishers = this.#finishers.get(id) ?? new Set();
-    must(!finishers.has(token), "QueueExact", () => `${id} is finished twice by the delivery of token ${token}`);
-    this.#finishers.set(id, finishers.add(token));
+  onFinished(id: string): void {
+    must(this.#finished.get(id) !== "sure", "QueueExact", () => `${id} is finished twice`);
     this.#finished.set(id, "sure");
   }
 

@@ -139,7 +139,7 @@ async function act(
       break;
     }
     case "counter":
-      await count(oracles.counter, () => createCounter(client, "visits").addAndGet(1, { timeoutMs: 3_000 }));
+      await add(parts);
       break;
     case "sequence":
       oracles.sequence.onNumber(await own.sequence.next({ timeoutMs: 3_000 }), process.name);
@@ -150,17 +150,16 @@ async function act(
   }
 }
 
-/** One more; answers with the sum. */
-export async function count(oracle: CounterOracle, add: () => Promise<number>): Promise<void> {
-  const floor = oracle.onSend();
+async function add({ client, oracles }: RecipeParts): Promise<void> {
+  const floor = oracles.counter.onSend();
   let sum: number;
   try {
-    sum = await add();
+    sum = await createCounter(client, "visits").addAndGet(1, { timeoutMs: 3_000 });
   } catch (error) {
-    if (isDefinite(error)) oracle.onRefused();
+    if (isDefinite(error)) oracles.counter.onRefused();
     throw error;
   }
-  oracle.onAnswer(sum, floor);
+  oracles.counter.onAnswer(sum, floor);
 }
 
 async function work(parts: RecipeParts, id: string): Promise<void> {
@@ -183,7 +182,7 @@ async function work(parts: RecipeParts, id: string): Promise<void> {
   // Without an answer it may be gone all the same.
   if (delivery.held) oracles.queue.onFinish(delivery.id);
   await delivery.finish({ timeoutMs: 3_000 });
-  oracles.queue.onFinished(delivery.id, delivery.token);
+  oracles.queue.onFinished(delivery.id);
 }
 
 /** Once for each epoch, under a name of its own. */
@@ -221,15 +220,11 @@ export async function judgeRecipes(client: Client, oracles: RecipeOracles): Prom
 }
 
 /** Mostly short; now and then long enough for a leader to be replaced, or a lease to run out, meanwhile. */
-export async function workFor({ process, random }: Pick<RecipeParts, "process" | "random">): Promise<void> {
+async function workFor({ process, random }: RecipeParts): Promise<void> {
   await sleep(process, random.chance(0.1) ? random.between(500, 4_000) : random.between(0, 60));
 }
 
-export async function within<T>(
-  { process }: Pick<RecipeParts, "process">,
-  timeoutMs: number,
-  call: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
+async function within<T>({ process }: RecipeParts, timeoutMs: number, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const timer = process.platform.setTimer(timeoutMs, () =>
     controller.abort(conclaveError("TIMEOUT", `The simulated client gives up after ${timeoutMs} ms.`)),

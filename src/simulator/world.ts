@@ -32,7 +32,6 @@ import { Random } from "./random.ts";
 import { judgeRecipes, RecipeOracles, recipeClientCount, runRecipes } from "./recipe-workload.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import type { DiskFaultEvent, StackSchedule, StackSetup, StackWorldEvent, Timed } from "./schedule.ts";
-import { judgeShared, runShared, SharedOracles, sharedClientCount } from "./shared-workload.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
@@ -101,9 +100,7 @@ const memberNames = ["a", "b", "c"];
 /** Two for registers, two for locks, one watches; the others use the other recipes. */
 const workerCount = 4;
 const watcherCount = 1;
-const recipesFrom = workerCount + watcherCount;
-const sharedFrom = recipesFrom + recipeClientCount;
-const clientNames = Array.from({ length: sharedFrom + sharedClientCount }, (_, number) => `client-${number}`);
+const clientNames = Array.from({ length: workerCount + watcherCount + recipeClientCount }, (_, number) => `client-${number}`);
 /** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
 const damageWritesMin = 3;
 
@@ -151,7 +148,6 @@ export class World implements FaultTarget {
   readonly #truth = new WatchTruth();
   readonly #watchers: WatchParts[] = [];
   readonly #recipes: RecipeOracles;
-  readonly #shared: SharedOracles;
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -171,7 +167,6 @@ export class World implements FaultTarget {
     this.#checker = protocol.makeChecker({ voters: this.members, learners: [] });
     this.#observations = new Observations(this.#checker.coverage);
     this.#recipes = new RecipeOracles(this.#checker.coverage, this.#dice.stream("recipes").integer(0, 1_000));
-    this.#shared = new SharedOracles(this.#checker.coverage, this.#dice.stream("shared recipes").integer(0, 1_000));
     this.#datagrams = new Datagrams(this.#queue, this.#dice);
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
     this.#player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
@@ -529,8 +524,7 @@ export class World implements FaultTarget {
     const { number } = parts;
     if (number < 2) return runRegisters(parts);
     if (number < workerCount) return runLocks(parts);
-    if (number >= sharedFrom) return runShared({ ...parts, oracles: this.#shared });
-    if (number >= recipesFrom) return runRecipes({ ...parts, oracles: this.#recipes });
+    if (number >= workerCount + watcherCount) return runRecipes({ ...parts, oracles: this.#recipes });
     const watcher = { ...parts, truth: this.#truth };
     this.#watchers.push(watcher);
     return runWatches(watcher);
@@ -592,7 +586,6 @@ export class World implements FaultTarget {
       const { client } = this.#clients[0] as { client: Client };
       await judgeSets(client, this.#observations);
       await judgeRecipes(client, this.#recipes);
-      await judgeShared(client, this.#shared);
     })();
     await this.#until(work, "every client works again");
     await this.#untilEqual();
