@@ -269,19 +269,26 @@ test.skipIf(isMissing)("a join beside others costs one round trip more, and a fr
   const counted = await engineOn(`zookeeper://127.0.0.1:${proxy.port}`);
   const lockName = name();
   const lock = createLock(counted, lockName);
-  // The session and the namespace are there from the first time on.
-  await (await lock.acquire()).release();
-  await pass(50);
   let requests = 0;
-  proxy.onRequest = (chunk) => {
-    // A ping is 12 bytes.
-    if (chunk.length > 12) requests++;
-    return false;
-  };
-  const hold = await lock.acquire();
-  expect(requests).toBe(1);
-  await hold.release();
-  expect(requests).toBe(2);
+  let counts: readonly number[] = [];
+  // Once a second the server takes an empty namespace's node away, and a join makes it anew: then it is counted again.
+  for (let tries = 0; tries < 5 && counts.join() !== "1,2"; tries++) {
+    proxy.onRequest = undefined;
+    // The session and the namespace are there from the first time on.
+    await (await lock.acquire()).release();
+    await pass(50);
+    requests = 0;
+    proxy.onRequest = (chunk) => {
+      // A ping is 12 bytes.
+      if (chunk.length > 12) requests++;
+      return false;
+    };
+    const hold = await lock.acquire();
+    const acquiring = requests;
+    await hold.release();
+    counts = [acquiring, requests];
+  }
+  expect(counts).toEqual([1, 2]);
   proxy.onRequest = undefined;
   await createLock(engine, lockName).run(() => undefined);
 });
