@@ -25,9 +25,10 @@ export interface Rate {
   readonly perProcessorSecond: number;
 }
 
-interface Subject {
+export interface Subject {
   /** Brings it back to where every read is a hit, outside the time that is measured. */
   ready?(): Promise<void>;
+  /** Runs the operation so many times. */
   run(times: number): Promise<void> | void;
 }
 

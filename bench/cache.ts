@@ -23,18 +23,16 @@ import type { L2 } from "../src/cache-core/l2.ts";
 import { cacheDefaults } from "../src/cache-core/options.ts";
 import { connect } from "../src/index.ts";
 import { ourNodes, type Peer, type PeerCache, startRedis } from "./cache-rig.ts";
-import { keys, keysCount, type Rate, small, untilTrusted } from "./cache-subject.ts";
+import { keys, keysCount, type Rate, type Subject, small, untilTrusted } from "./cache-subject.ts";
 import { commit, type Figure, machine, median, rounded, spread, writeFigures } from "./figures.ts";
 import { installPeers } from "./peers/install-peers.ts";
 
-interface Subject {
+interface Named {
   readonly name: string;
   readonly version: string;
-  /** Brings it back to where every read is a hit, outside the time that is measured. */
-  ready?(): Promise<void>;
-  /** Runs the operation so many times. */
-  run(times: number): Promise<void> | void;
 }
+
+interface Contestant extends Named, Subject {}
 
 /** What may make a load one too many: no answer of the Store, a wait given up, none of L2, no proof of being current, an L2 value refused. */
 const reasons = ["leasesUnknown", "leasesGivenUp", "l2Failures", "distrusted", "invalidated", "l2Poisoned"] as const;
@@ -188,15 +186,15 @@ async function runHits(cache: Cache<unknown>, read: (key: string) => Promise<unk
 async function compare(
   title: string,
   unit: string,
-  { rounds, seconds }: { readonly rounds: number; readonly seconds: number },
-  subjects: readonly Subject[],
+  { rounds, seconds }: How,
+  subjects: readonly Contestant[],
 ): Promise<Figure[]> {
   const rates = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
   const sizes = new Map<string, number>();
   for (const subject of subjects) sizes.set(subject.name, await sizeFor(subject, seconds));
   for (let round = 0; round < rounds; round++) {
     for (let at = 0; at < subjects.length; at++) {
-      const subject = subjects[(at + round) % subjects.length] as Subject;
+      const subject = subjects[(at + round) % subjects.length] as Contestant;
       const times = sizes.get(subject.name) as number;
       await subject.ready?.();
       const startedMs = performance.now();
@@ -205,10 +203,20 @@ async function compare(
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
-  const [first, ...others] = subjects as [Subject, ...Subject[]];
-  const mine = rates.get(first.name) as number[];
+  return besideFirst(title, unit, subjects, ({ name }) => rates.get(name) as number[]);
+}
+
+/** The medians of the first beside those of each other one. */
+function besideFirst<S extends Named>(
+  title: string,
+  unit: string,
+  subjects: readonly S[],
+  ratesOfSubject: (subject: S) => readonly number[],
+): Figure[] {
+  const [first, ...others] = subjects as [S, ...S[]];
+  const mine = ratesOfSubject(first);
   return others.map((other) => {
-    const theirs = rates.get(other.name) as number[];
+    const theirs = ratesOfSubject(other);
     return {
       case: title,
       ours: rounded(median(mine)),
@@ -252,7 +260,7 @@ async function compareAlone(
   title: string,
   unit: string,
   { rounds, seconds, port = 0 }: How & { readonly port?: number },
-  subjects: readonly { readonly subject: string; readonly name: string; readonly version: string }[],
+  subjects: readonly (Named & { readonly subject: string })[],
 ): Promise<Figure[]> {
   const rates = new Map<string, Rate[]>(subjects.map(({ subject }) => [subject, []]));
   for (let round = 0; round < rounds; round++) {
@@ -261,25 +269,8 @@ async function compareAlone(
       rates.get(subject)?.push(...(await ratesOf([subject, String(seconds), "3", String(port)])));
     }
   }
-  const [first, ...others] = subjects as [(typeof subjects)[number], ...typeof subjects];
   const figuresBy = (by: keyof Rate, what: string): Figure[] =>
-    others.map((other) => {
-      const [mine, theirs] = [first, other].map(({ subject }) => (rates.get(subject) as Rate[]).map((rate) => rate[by])) as [
-        number[],
-        number[],
-      ];
-      return {
-        case: title,
-        ours: rounded(median(mine)),
-        peer: rounded(median(theirs)),
-        peerName: other.name,
-        peerVersion: other.version,
-        ratio: rounded(median(mine) / median(theirs)),
-        unit: what,
-        oursSpread: spread(mine.map(rounded)),
-        peerSpread: spread(theirs.map(rounded)),
-      };
-    });
+    besideFirst(title, what, subjects, ({ subject }) => (rates.get(subject) as Rate[]).map((rate) => rate[by]));
   return [...figuresBy("perSecond", unit), ...figuresBy("perProcessorSecond", `${unit} of processor time`)];
 }
 

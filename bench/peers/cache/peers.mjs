@@ -13,7 +13,6 @@ import { createCache as createManager } from "cache-manager";
 import { Cacheable } from "cacheable";
 import { Redis } from "ioredis";
 import { Loader } from "layered-loader";
-import { LRUCache } from "lru-cache";
 
 const versions = JSON.parse(
   createRequire(import.meta.url)("node:fs").readFileSync(new URL("package.json", import.meta.url), "utf8"),
@@ -30,8 +29,6 @@ function bento(store) {
     close: () => cache.disconnectAll(),
   };
 }
-
-export const LRU = LRUCache;
 
 export const peers = [
   {
