@@ -344,14 +344,12 @@ async function heapOf(work: () => Promise<void>): Promise<number> {
 
 // ------------------------------------------------------------------------------------------------ L2
 
-const l2Cases = [
-  ["200 B", 200],
-  ["8 KB", 8_000],
-] as const;
-
 async function l2Figures(port: number, how: How): Promise<Figure[]> {
   const figures: Figure[] = [];
-  for (const [title, bytes] of l2Cases) {
+  for (const [title, bytes] of [
+    ["200 B", 200],
+    ["8 KB", 8_000],
+  ] as const) {
     for (const width of [1, 50]) {
       const subject = (who: string): string => `l2/${who}/${bytes}/${width}`;
       figures.push(
