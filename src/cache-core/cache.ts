@@ -20,7 +20,7 @@ import { BatchLoad, type ManyValues } from "./batch-load.ts";
 import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
 import type { CacheEvent } from "./event.ts";
 import { FillLeases, leaseKey } from "./fill-lease.ts";
-import { Filler } from "./filler.ts";
+import { Filler, type FillPlan } from "./filler.ts";
 import { type FirstNews, type Flight, mayHave, mayJoin } from "./flight.ts";
 import { Follower } from "./follower.ts";
 import { GuardedL2 } from "./guarded-l2.ts";
@@ -93,6 +93,13 @@ export interface Explanation {
 
 /** What a read is answered with. */
 type Answer<V> = Exclude<FirstNews<V>, { readonly kind: "failed" }>;
+
+interface Wait<V> {
+  /** What is in its grace. */
+  readonly entry: CacheEntry<V> | undefined;
+  readonly options: ReadOptions;
+  readonly news: FirstNews<V> | undefined;
+}
 
 interface Mark {
   readonly since: number;
@@ -196,6 +203,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
           entry.promise ??= Promise.resolve(entry.value);
           return entry.promise;
         }
+      } else if (this.#mayReadPlainly(key, load, options ?? noOptions)) {
+        return this.#readPlainly(key, load, options ?? noOptions);
       }
     }
     return this.#read(key, load, options ?? noOptions) as Promise<V>;
@@ -378,22 +387,47 @@ export class Cache<V = unknown> implements AsyncDisposable {
         this.#metrics.joined++;
         onParked?.();
       }
-      let answer: Answer<V>;
-      try {
-        // A hit in L2 is the path that counts: one promise is waited for.
-        const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
-        const isPlainWait = entry === undefined && options.signal === undefined && softMs === 0;
-        const news = isPlainWait ? await flight.firstNews : undefined;
-        answer = news?.kind === "landed" ? news : await this.#wait(flight, { entry, options, news });
-      } catch (error) {
-        // A caller who went away says nothing of the load.
-        if (joined === undefined && options.signal?.aborted !== true) this.#rememberError(key, error);
-        throw error;
-      }
+      const answer = await this.#answer(flight, { entry, options, news: undefined, isOwn: joined === undefined });
       if (answer.kind === "stale") return this.#serveStale(answer.entry);
       const { landing } = answer;
       if (joined === undefined || mayHave(flight, { landing, changes, history: this.#history })) return this.#out(landing.value);
     }
+  }
+
+  /** Whether L1 has nothing, and nothing but L2 and a load is to be thought of: `#read` would go straight to where they begin. */
+  #mayReadPlainly(key: string, load: Load<V>, options: ReadOptions): boolean {
+    return (
+      typeof key === "string" &&
+      typeof load === "function" &&
+      !this.#life.signal.aborted &&
+      this.#follower.epoch !== undefined &&
+      this.#distrustedSinceMs === undefined &&
+      this.#errors.size === 0 &&
+      this.#filler.flight(key) === undefined &&
+      !this.#isCloned &&
+      (options.softTimeoutMs ?? this.options.softTimeoutMs) === 0
+    );
+  }
+
+  /** `#read` for most of what goes to L2, in one promise: where many keys come in one answer, promises cost as much as all else. */
+  #readPlainly(key: string, load: Load<V>, options: ReadOptions): Promise<V> {
+    const nowMs = this.#platform.now();
+    if (!this.#shelf.isTrusted(nowMs)) return this.#read(key, load, options) as Promise<V>;
+    return new Promise((resolve) => {
+      if (options !== noOptions) checkReadOptions(options);
+      this.#metrics.misses++;
+      const onFirst = (flight: Flight<V>, news: FirstNews<V>): void => {
+        if (news.kind === "landed") resolve(news.landing.value as V);
+        else resolve(this.#afterNews(flight, news, options));
+      };
+      this.#filler.begin({ key, keyHash: keyHash(key), nowMs }, new PlainPlan(load, options, onFirst));
+    });
+  }
+
+  /** What `#read` does with news of its own flight that are no landing. */
+  async #afterNews(flight: Flight<V>, news: FirstNews<V>, options: ReadOptions): Promise<V> {
+    const answer = await this.#answer(flight, { entry: undefined, options, news, isOwn: true });
+    return answer.kind === "stale" ? this.#serveStale(answer.entry) : (answer.landing.value as V);
   }
 
   /**
@@ -407,14 +441,21 @@ export class Cache<V = unknown> implements AsyncDisposable {
     return flight.isDirect && nowMs - flight.startedMs <= this.options.maxStaleMs ? flight : undefined;
   }
 
+  async #answer(flight: Flight<V>, { isOwn, ...how }: Wait<V> & { readonly isOwn: boolean }): Promise<Answer<V>> {
+    try {
+      return await this.#wait(flight, how);
+    } catch (error) {
+      // A caller who went away says nothing of the load.
+      if (isOwn && how.options.signal?.aborted !== true) this.#rememberError(flight.key, error);
+      throw error;
+    }
+  }
+
   /**
    * For the flight's end; with something in its grace at hand, only until the soft timeout. Rejects with what the load throws.
    * `news`: what has come already.
    */
-  async #wait(
-    flight: Flight<V>,
-    { entry, options, news: early }: { entry: CacheEntry<V> | undefined; options: ReadOptions; news: FirstNews<V> | undefined },
-  ): Promise<Answer<V>> {
+  async #wait(flight: Flight<V>, { entry, options, news: early }: Wait<V>): Promise<Answer<V>> {
     const softMs = options.softTimeoutMs ?? this.options.softTimeoutMs;
     if (entry !== undefined && softMs === 0) {
       this.#behind(flight, entry);
@@ -629,6 +670,22 @@ export class Cache<V = unknown> implements AsyncDisposable {
 
   #assertOpen(): void {
     if (this.#life.signal.aborted) throw this.#life.signal.reason;
+  }
+}
+
+/** Of `#readPlainly`. A class for the reason given at `Call` in guarded-l2.ts. */
+class PlainPlan<V> implements FillPlan<V> {
+  readonly load: Load<V>;
+  readonly options: ReadOptions;
+  readonly isDirect = false;
+  readonly newerThan = undefined;
+  readonly onParked = undefined;
+  readonly onFirst: (flight: Flight<V>, news: FirstNews<V>) => void;
+
+  constructor(load: Load<V>, options: ReadOptions, onFirst: (flight: Flight<V>, news: FirstNews<V>) => void) {
+    this.load = load;
+    this.options = options;
+    this.onFirst = onFirst;
   }
 }
 

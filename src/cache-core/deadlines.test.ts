@@ -3,13 +3,17 @@
  */
 import { expect, test } from "vitest";
 import { VirtualPlatform } from "../testing/virtual-platform.ts";
-import { Deadlines } from "./deadlines.ts";
+import { type Deadline, Deadlines } from "./deadlines.ts";
 
 test("each deadline is told once its time is up, in any order of their coming, and none that was met", async () => {
   const platform = new VirtualPlatform();
   const deadlines = new Deadlines(platform);
   const told: string[] = [];
-  const add = (delayMs: number, name: string) => deadlines.add(platform.now() + delayMs, () => told.push(name));
+  const add = (delayMs: number, name: string): Deadline => {
+    const deadline = { dueMs: platform.now() + delayMs, place: -1, onLate: () => told.push(name) };
+    deadlines.add(deadline);
+    return deadline;
+  };
   add(100, "late");
   const met = add(50, "met");
   add(20, "early");

@@ -10,7 +10,8 @@ import type { Platform, Timer } from "../base/ports.ts";
 
 export interface Deadline extends InBag {
   readonly dueMs: number;
-  readonly onLate: () => void;
+  /** Called a turn after `dueMs` at the earliest, once, unless it was deleted before. */
+  onLate(): void;
 }
 
 export class Deadlines {
@@ -23,13 +24,10 @@ export class Deadlines {
     this.#platform = platform;
   }
 
-  /** Calls back once, a turn after `dueMs` at the earliest, unless `delete` was called before. */
-  add(dueMs: number, onLate: () => void): Deadline {
-    const deadline: Deadline = { dueMs, onLate, place: -1 };
+  add(deadline: Deadline): void {
     this.#open.add(deadline);
     // A timer that was set for a call long answered goes on: it looks for the next one when it fires.
     if (this.#timer === undefined || this.#timer.dueMs > deadline.dueMs) this.#arm(deadline.dueMs);
-    return deadline;
   }
 
   /** Whether it was open. */

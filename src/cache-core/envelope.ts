@@ -43,27 +43,22 @@ export function openEnvelope(
   codec: Codec,
   { keyHash, text }: { readonly keyHash: number; readonly text: string },
 ): Envelope | undefined {
-  const sealEnd = text.indexOf("\n");
-  if (!text.startsWith(magic) || sealEnd === -1) return undefined;
-  if (numberAt(text, magic.length, sealEnd) !== seal(codec, keyHash, text.slice(sealEnd + 1))) return undefined;
-  // By places, not by parts: a list of texts of the header costs as much as the value's own parsing.
-  const headerEnd = text.indexOf("\n", sealEnd + 1);
-  const sinceEnd = text.indexOf(" ", sealEnd);
-  const freshEnd = text.indexOf(" ", sinceEnd + 1);
-  const keepEnd = text.indexOf(" ", freshEnd + 1);
-  const deltaEnd = text.indexOf(" ", keepEnd + 1);
-  if (sinceEnd === -1 || freshEnd === -1 || keepEnd === -1 || deltaEnd === -1 || headerEnd < deltaEnd) return undefined;
-  const moreAt = text.indexOf(" ", deltaEnd + 1);
-  const epochEnd = moreAt === -1 || moreAt > headerEnd ? headerEnd : moreAt;
+  if (!text.startsWith(magic)) return undefined;
+  // In one pass: a list of texts of the header, or a search for each of its ends, costs as much as the value's own parsing.
+  const header = new Header(text);
+  const sum = header.number(newLine);
+  if (Number.isNaN(sum) || sum !== seal(codec, keyHash, text.slice(header.at))) return undefined;
+  const since = header.number(space);
+  const freshUntil = header.number(space);
+  const keepUntil = header.number(space);
+  const deltaMs = header.number(space);
+  // One that is none would be neither above nor below any revision or moment.
+  if (Number.isNaN(since + freshUntil + keepUntil + deltaMs)) return undefined;
+  const epoch = header.word();
+  const headerEnd = text.charCodeAt(header.at) === newLine ? header.at : text.indexOf("\n", header.at);
+  if (headerEnd === -1) return undefined;
   try {
-    const [etag, tags] = epochEnd === headerEnd ? nothingMore : JSON.parse(text.slice(epochEnd + 1, headerEnd));
-    const epoch = text.slice(deltaEnd + 1, epochEnd);
-    const since = numberAt(text, sealEnd + 1, sinceEnd);
-    const freshUntil = numberAt(text, sinceEnd + 1, freshEnd);
-    const keepUntil = numberAt(text, freshEnd + 1, keepEnd);
-    const deltaMs = numberAt(text, keepEnd + 1, deltaEnd);
-    // One that is none would be neither above nor below any revision or moment.
-    if (Number.isNaN(since + freshUntil + keepUntil + deltaMs)) return undefined;
+    const [etag, tags] = header.at === headerEnd ? nothingMore : JSON.parse(text.slice(header.at, headerEnd));
     return {
       epoch: epoch.includes("%") ? decodeURIComponent(epoch) : epoch,
       since,
@@ -86,20 +81,50 @@ function seal(codec: Codec, keyHash: number, body: string): number {
   return codec.checksum(body, keyHash % 2 ** 32);
 }
 
-/** The whole number that stands there, or -1; NaN: something else does. */
-function numberAt(text: string, from: number, to: number): number {
-  if (text.charCodeAt(from) === minus) return to - from === 2 && text.charCodeAt(from + 1) === zero + 1 ? -1 : Number.NaN;
-  let number = from < to ? 0 : Number.NaN;
-  for (let at = from; at < to; at++) {
-    const digit = text.charCodeAt(at) - zero;
-    if (digit < 0 || digit > 9) return Number.NaN;
-    number = number * 10 + digit;
+/** Where the header has been read up to. */
+class Header {
+  readonly #text: string;
+  at = magic.length;
+
+  constructor(text: string) {
+    this.#text = text;
   }
-  return number;
+
+  /** The whole number, or -1, that stands before the next `end`, which is read with it; NaN: something else stands there. */
+  number(end: number): number {
+    const text = this.#text;
+    const isMinus = text.charCodeAt(this.at) === minus;
+    const from = isMinus ? this.at + 1 : this.at;
+    let number = 0;
+    let at = from;
+    for (; at < text.length; at++) {
+      const digit = text.charCodeAt(at) - zero;
+      if (digit < 0 || digit > 9) break;
+      number = number * 10 + digit;
+    }
+    if (at === from || text.charCodeAt(at) !== end || (isMinus && !(number === 1 && at === from + 1))) {
+      return Number.NaN;
+    }
+    this.at = at + 1;
+    return isMinus ? -1 : number;
+  }
+
+  /** What stands before the next space or new line. */
+  word(): string {
+    const text = this.#text;
+    const from = this.at;
+    for (; this.at < text.length; this.at++) {
+      const unit = text.charCodeAt(this.at);
+      if (unit === space || unit === newLine) break;
+    }
+    return text.slice(from, this.at);
+  }
 }
 
-const zero = 48;
+const newLine = 10;
+const space = 32;
 const minus = 45;
+const zero = 48;
 
 function finite(time: number): number {
   return Number.isFinite(time) ? Math.round(time) : -1;

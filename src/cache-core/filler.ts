@@ -14,7 +14,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { Platform } from "../base/ports.ts";
 import { type CacheEntry, makeEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
-import { Flight, type FlightEnd, type Landing } from "./flight.ts";
+import { type FirstNews, Flight, type FlightEnd, type Landing } from "./flight.ts";
 import { Flights } from "./flights.ts";
 import type { Follower } from "./follower.ts";
 import { failed } from "./guarded-l2.ts";
@@ -23,7 +23,7 @@ import { deepFreeze } from "./keep-whole.ts";
 import { LoadContext, notModified } from "./load-context.ts";
 import type { CacheMetrics } from "./metrics.ts";
 import type { CheckedOptions, ReadOptions } from "./options.ts";
-import type { L2Answer, L2Budget, SecondTier } from "./second-tier.ts";
+import type { L2Answer, SecondTier } from "./second-tier.ts";
 import type { Shelf } from "./shelf.ts";
 
 /** How this value is to be loaded and kept. */
@@ -37,6 +37,13 @@ export interface FillPlan<V> {
   readonly newerThan: CacheEntry<V> | undefined;
   /** Called once when it must wait for another process, or is found: it needs no load for now. */
   readonly onParked: (() => void) | undefined;
+  /** Hears the first news, and throws nothing: for who would wait for it and for nothing else. */
+  readonly onFirst?: ((flight: Flight<V>, news: FirstNews<V>) => void) | undefined;
+}
+
+/** How long L2, or the Store, may still hold up this read. */
+interface Budget {
+  leftMs: number;
 }
 
 export interface FillerParts<V> {
@@ -79,21 +86,24 @@ export class Filler<V> {
   /** `nowMs`: now. */
   begin({ key, keyHash, nowMs }: { readonly key: string; readonly keyHash: number; readonly nowMs: number }, plan: FillPlan<V>) {
     const { follower, history } = this.#parts;
-    const flight = new Flight<V>({
-      key,
-      keyHash,
-      floor: follower.observed,
-      changes: history.changes,
-      life: history.life,
-      startedMs: nowMs,
-      isDirect: plan.isDirect,
-    });
+    const flight = new Flight<V>(
+      {
+        key,
+        keyHash,
+        floor: follower.observed,
+        changes: history.changes,
+        life: history.life,
+        startedMs: nowMs,
+        isDirect: plan.isDirect,
+      },
+      plan.onFirst,
+    );
     this.#flights.set(flight);
     this.#fill(flight, plan);
     return flight;
   }
 
-  /** A hit in L2 is the path that counts: it is made of callbacks, and one promise for those who wait. */
+  /** A hit in L2 is the path that counts: it is made of callbacks, and promises only for those who wait for one. */
   #fill(flight: Flight<V>, plan: FillPlan<V>): void {
     const { l2, options } = this.#parts;
     if (l2 === undefined || flight.isDirect) {
@@ -101,11 +111,10 @@ export class Filler<V> {
       return;
     }
     const { key, keyHash, startedMs } = flight;
-    const budget: L2Budget = { leftMs: options.l2TimeoutMs };
     const onError = (error: unknown): void => this.#onEnd(flight, plan, { kind: "failed", error });
     const onRead = (read: L2Answer<V>): void => {
       if (read === failed || read === undefined || !this.#isWanted(read, plan)) {
-        background(this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, budget, l2, read })), "load a value");
+        background(this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, l2, read })), "load a value");
         return;
       }
       try {
@@ -114,7 +123,7 @@ export class Filler<V> {
         onError(error);
       }
     };
-    l2.read({ key, keyHash, sentMs: startedMs, budget }, onRead, onError);
+    l2.read({ key, keyHash, sentMs: startedMs, budgetMs: options.l2TimeoutMs }, onRead, onError);
   }
 
   /** Never rejects: its failure is the flight's end. */
@@ -141,27 +150,36 @@ export class Filler<V> {
 
   // ------------------------------------------------------------------------------------------------ 1 to 3
 
-  /** `read`: what L2 has answered already. */
+  /** `read`: what L2 has answered just now. */
   async #seek(
     flight: Flight<V>,
     how: {
       readonly plan: FillPlan<V>;
-      readonly budget: L2Budget;
       readonly l2: SecondTier<V>;
       readonly read: L2Answer<V>;
     },
   ): Promise<Sought<V>> {
     const { platform, metrics } = this.#parts;
-    const { plan, budget, l2 } = how;
+    const { plan, l2 } = how;
     const { key, keyHash } = flight;
-    let giveUpMs = platform.now() + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
+    const startedMs = platform.now();
+    let giveUpMs = startedMs + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
     let waitMs = this.#parts.options.l2TimeoutMs;
     // Of its own: where L2 took its time and answered, a load without a lease would be one more for everybody.
-    const leaseBudget: L2Budget = { leftMs: waitMs };
+    const leaseBudget: Budget = { leftMs: waitMs };
+    const budget: Budget = { leftMs: waitMs - (startedMs - flight.startedMs) };
     let previous: CacheEntry<V> | undefined;
     let lease: Won | undefined;
-    const readAgain = (): Promise<L2Answer<V>> =>
-      new Promise((resolve, reject) => l2.read({ key, keyHash, sentMs: platform.now(), budget }, resolve, reject));
+    const readAgain = (): Promise<L2Answer<V>> => {
+      const sentMs = platform.now();
+      return new Promise((resolve, reject) => {
+        const onRead = (read: L2Answer<V>): void => {
+          budget.leftMs -= platform.now() - sentMs;
+          resolve(read);
+        };
+        l2.read({ key, keyHash, sentMs, budgetMs: budget.leftMs }, onRead, reject);
+      });
+    };
     for (let read = how.read; ; read = await readAgain()) {
       if (read === failed) metrics.l2Failures++;
       else if (read !== undefined) {
@@ -210,7 +228,7 @@ export class Filler<V> {
   }
 
   /** Takes it over from a load that began too early for anybody who asks now. */
-  async #acquire(flight: Flight<V>, budget: L2Budget): Promise<LeaseAnswer> {
+  async #acquire(flight: Flight<V>, budget: Budget): Promise<LeaseAnswer> {
     const { follower, history } = this.#parts;
     let answer = await this.#ask(flight, budget, {});
     if (answer.kind === "lost" && !history.isValid({ ...flight, tagHashes: [] }, answer.since)) {
@@ -220,7 +238,7 @@ export class Filler<V> {
     return answer;
   }
 
-  async #ask(flight: Flight<V>, budget: L2Budget, how: { readonly over?: number }): Promise<LeaseAnswer> {
+  async #ask(flight: Flight<V>, budget: Budget, how: { readonly over?: number }): Promise<LeaseAnswer> {
     if (budget.leftMs <= 0) return { kind: "unknown" };
     const { platform, leases } = this.#parts;
     const sentMs = platform.now();
@@ -240,7 +258,7 @@ export class Filler<V> {
     this.#parts.metrics.l2Hits++;
     this.#guard(entry.value);
     this.#parts.shelf.put(entry);
-    return { value: entry.value, stamp: entry.stamp, tagHashes: entry.tagHashes };
+    return entry;
   }
 
   // ------------------------------------------------------------------------------------------------ 4 and 5

@@ -47,16 +47,22 @@ export class Flight<V> implements Departure {
   readonly life: number;
   readonly startedMs: number;
   readonly isDirect: boolean;
+  /** Among the flights under way; set by them alone. */
+  place = -1;
   /** What L2 had in its grace, for those who would rather not wait for the load. */
   stale: CacheEntry<V> | undefined;
-  /** Never rejects. */
-  readonly firstNews: Promise<FirstNews<V>>;
-  #tellFirst!: (news: FirstNews<V>) => void;
-  /** Made when somebody asks for it: most who wait are content with the first news. */
-  #whenEnded: { readonly promise: Promise<FlightEnd<V>>; readonly resolve: (end: FlightEnd<V>) => void } | undefined;
+  readonly #onFirst: ((flight: Flight<V>, news: FirstNews<V>) => void) | undefined;
+  #first: FirstNews<V> | undefined;
   #ended: FlightEnd<V> | undefined;
+  /** Both made when somebody asks for them: who began it may have left a callback, and most are content with the first news. */
+  #firstNews: Promised<FirstNews<V>> | undefined;
+  #whenEnded: Promised<FlightEnd<V>> | undefined;
 
-  constructor({ key, keyHash, floor, changes, life, startedMs, isDirect }: Departure) {
+  /** `onFirst` hears the first news, throws nothing. */
+  constructor(
+    { key, keyHash, floor, changes, life, startedMs, isDirect }: Departure,
+    onFirst?: (flight: Flight<V>, news: FirstNews<V>) => void,
+  ) {
     this.key = key;
     this.keyHash = keyHash;
     this.floor = floor;
@@ -64,21 +70,20 @@ export class Flight<V> implements Departure {
     this.life = life;
     this.startedMs = startedMs;
     this.isDirect = isDirect;
-    this.firstNews = new Promise((resolve) => {
-      this.#tellFirst = resolve;
-    });
+    this.#onFirst = onFirst;
+  }
+
+  /** Never rejects. */
+  get firstNews(): Promise<FirstNews<V>> {
+    if (this.#first !== undefined) return Promise.resolve(this.#first);
+    this.#firstNews ??= promised();
+    return this.#firstNews.promise;
   }
 
   /** Never rejects. */
   get whenEnded(): Promise<FlightEnd<V>> {
     if (this.#ended !== undefined) return Promise.resolve(this.#ended);
-    if (this.#whenEnded === undefined) {
-      let resolve!: (end: FlightEnd<V>) => void;
-      const promise = new Promise<FlightEnd<V>>((resolver) => {
-        resolve = resolver;
-      });
-      this.#whenEnded = { promise, resolve };
-    }
+    this.#whenEnded ??= promised();
     return this.#whenEnded.promise;
   }
 
@@ -93,6 +98,26 @@ export class Flight<V> implements Departure {
     this.#tellFirst(end);
     this.#whenEnded?.resolve(end);
   }
+
+  #tellFirst(news: FirstNews<V>): void {
+    if (this.#first !== undefined) return;
+    this.#first = news;
+    this.#onFirst?.(this, news);
+    this.#firstNews?.resolve(news);
+  }
+}
+
+interface Promised<T> {
+  readonly promise: Promise<T>;
+  readonly resolve: (value: T) => void;
+}
+
+function promised<T>(): Promised<T> {
+  let resolve!: (value: T) => void;
+  const promise = new Promise<T>((resolver) => {
+    resolve = resolver;
+  });
+  return { promise, resolve };
 }
 
 const noTags: readonly number[] = [];

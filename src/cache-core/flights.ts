@@ -26,12 +26,13 @@ export class Flights<V> {
     const place = this.#places.get(flight.key) ?? this.#free.pop() ?? this.#flights.length;
     this.#places.set(flight.key, place);
     this.#flights[place] = flight;
+    flight.place = place;
   }
 
   /** Unless another one has taken its place. */
   delete(flight: Flight<V>): void {
-    const place = this.#places.get(flight.key);
-    if (place === undefined || this.#flights[place] !== flight) return;
+    const { place } = flight;
+    if (this.#flights[place] !== flight) return;
     this.#places.delete(flight.key);
     this.#flights[place] = undefined;
     this.#free.push(place);

@@ -1,19 +1,12 @@
 /**
  * An L2 that cannot hold anybody up: a deadline around each call, and a breaker that stops asking the dead.
  *
- *   closed --(failuresMax in a row)--> open --(breakerMs)--> half-open: one call is let through --> closed, or open again
- *
  * Writes and deletes go in the background, a bounded number at a time; what does not fit is left out, which costs loads.
- * Source of the states: Nygard, "Release It!", 2nd ed., 2018, ch. 5, "Circuit Breaker".
  */
 import type { Platform } from "../base/ports.ts";
-import { Deadlines } from "./deadlines.ts";
+import { Breaker } from "./breaker.ts";
+import { type Deadline, Deadlines } from "./deadlines.ts";
 import type { L2 } from "./l2.ts";
-
-type State =
-  | { readonly kind: "closed"; readonly failures: number }
-  | { readonly kind: "open"; readonly untilMs: number }
-  | { readonly kind: "half-open" };
 
 export interface GuardedL2Options {
   readonly l2: L2;
@@ -31,7 +24,6 @@ export interface GuardedRead {
   readonly budgetMs: number;
 }
 
-const failuresMax = 3;
 const backgroundMax = 1_000;
 
 /** L2 did not answer, or was not asked. */
@@ -39,31 +31,41 @@ export const failed = Symbol("L2 failed");
 
 export class GuardedL2 {
   readonly #options: GuardedL2Options;
-  readonly #deadlines: Deadlines;
-  #state: State = { kind: "closed", failures: 0 };
+  readonly #guard: Guard;
   #inBackground = 0;
 
   constructor(options: GuardedL2Options) {
+    const { platform, breakerMs, onOpen, onClosed } = options;
     this.#options = options;
-    this.#deadlines = new Deadlines(options.platform);
+    const breaker = new Breaker({ now: () => platform.now(), breakerMs, onOpen, onClosed });
+    this.#guard = { breaker, deadlines: new Deadlines(platform) };
   }
 
   get isOpen(): boolean {
-    return this.#state.kind === "open" && this.#options.platform.now() < this.#state.untilMs;
+    return this.#guard.breaker.isOpen;
   }
 
-  clockMs(key: string): number | undefined {
-    return this.#options.l2.clockMs(key);
+  clockMs(key: string, nowMs?: number): number | undefined {
+    return this.#options.l2.clockMs(key, nowMs);
   }
 
   /**
-   * Calls back once, within the budget, whatever becomes of the call: with the text (null: a miss) or `failed`.
-   * Calls back instead of promising: a hit in L2 is the path that counts.
+   * Calls back once, within the budget, whatever becomes of the call: with the text (null: a miss) or `failed`. `onEnd` throws
+   * nothing. Calls back instead of promising: a hit in L2 is the path that counts.
    */
   get({ key, sentMs, budgetMs }: GuardedRead, onEnd: (text: string | null | typeof failed) => void): void {
     const { l2, timeoutMs } = this.#options;
-    if (budgetMs <= 0 || !this.#mayCall()) onEnd(failed);
-    else this.#call(() => l2.get(key), { sentMs, timeoutMs: Math.min(budgetMs, timeoutMs) }, onEnd);
+    if (budgetMs <= 0 || !this.#guard.breaker.mayCall()) {
+      onEnd(failed);
+      return;
+    }
+    const call = this.#begin({ sentMs, timeoutMs: Math.min(budgetMs, timeoutMs), onEnd });
+    try {
+      if (l2.read !== undefined) l2.read(key, call);
+      else call.follow(l2.get(key));
+    } catch (error) {
+      call.onError(error);
+    }
   }
 
   /** `done` is called when it is written, or will not be. */
@@ -79,78 +81,87 @@ export class GuardedL2 {
   }
 
   #later(act: () => Promise<void>, done: () => void): void {
-    if (this.#inBackground >= backgroundMax || !this.#mayCall()) {
+    if (this.#inBackground >= backgroundMax || !this.#guard.breaker.mayCall()) {
       done();
       return;
     }
     this.#inBackground++;
     const { platform, timeoutMs } = this.#options;
-    this.#call(act, { sentMs: platform.now(), timeoutMs: timeoutMs * 10 }, () => {
+    const onEnd = (): void => {
       this.#inBackground--;
       done();
-    });
-  }
-
-  #mayCall(): boolean {
-    const state = this.#state;
-    switch (state.kind) {
-      case "closed":
-        return true;
-      case "half-open":
-        return false;
-      case "open":
-        if (this.#options.platform.now() < state.untilMs) return false;
-        this.#state = { kind: "half-open" };
-        return true;
-    }
-  }
-
-  /** `onEnd` is called once, and throws nothing. */
-  #call<A>(
-    act: () => Promise<A>,
-    { sentMs, timeoutMs }: { readonly sentMs: number; readonly timeoutMs: number },
-    onEnd: (answer: A | typeof failed) => void,
-  ): void {
-    const fail = (why: string): void => {
-      this.#onFailure(why);
-      onEnd(failed);
     };
-    const deadline = this.#deadlines.add(sentMs + timeoutMs, () => fail(`no answer within ${timeoutMs} ms`));
-    const onError = (error: unknown): void => {
-      // Who was told of the silence has counted it: an error that comes after it is the same failure.
-      if (this.#deadlines.delete(deadline)) fail(error instanceof Error ? error.message : String(error));
-    };
-    const onAnswer = (answer: A): void => {
-      const isInTime = this.#deadlines.delete(deadline);
-      this.#onSuccess();
-      if (isInTime) onEnd(answer);
-    };
+    const call = this.#begin<void>({ sentMs: platform.now(), timeoutMs: timeoutMs * 10, onEnd });
     try {
-      void act().then(onAnswer, onError);
+      call.follow(act());
     } catch (error) {
-      onError(error);
+      call.onError(error);
     }
   }
 
-  #onSuccess(): void {
-    const state = this.#state;
-    if (state.kind === "closed" && state.failures === 0) return;
-    // A late answer of before does not close what a later silence has opened.
-    if (state.kind === "open") return;
-    this.#state = { kind: "closed", failures: 0 };
-    if (state.kind === "half-open") this.#options.onClosed();
+  #begin<A>(parts: CallParts<A>): Call<A> {
+    const call = new Call(this.#guard, parts);
+    this.#guard.deadlines.add(call);
+    return call;
+  }
+}
+
+interface Guard {
+  readonly breaker: Breaker;
+  readonly deadlines: Deadlines;
+}
+
+interface CallParts<A> {
+  readonly sentMs: number;
+  readonly timeoutMs: number;
+  readonly onEnd: (answer: A | typeof failed) => void;
+}
+
+/**
+ * One call that is under way: its own deadline, and who hears the answer.
+ *
+ * A class, as everything is that lives as long as a read: where hundreds of reads are open at once, V8 finds that what one
+ * object literal makes survives, and puts whatever it makes from then on among the old, where it keeps all it points to from the
+ * collector of the young. It keeps no such count of a class.
+ */
+class Call<A> implements Deadline {
+  place = -1;
+  readonly dueMs: number;
+  readonly #guard: Guard;
+  readonly #timeoutMs: number;
+  readonly #onEnd: (answer: A | typeof failed) => void;
+
+  constructor(guard: Guard, { sentMs, timeoutMs, onEnd }: CallParts<A>) {
+    this.dueMs = sentMs + timeoutMs;
+    this.#guard = guard;
+    this.#timeoutMs = timeoutMs;
+    this.#onEnd = onEnd;
   }
 
-  #onFailure(why: string): void {
-    const { platform, breakerMs, onOpen } = this.#options;
-    const state = this.#state;
-    if (state.kind === "open") return;
-    const failures = state.kind === "half-open" ? failuresMax : state.failures + 1;
-    if (failures < failuresMax) {
-      this.#state = { kind: "closed", failures };
-      return;
-    }
-    this.#state = { kind: "open", untilMs: platform.now() + breakerMs };
-    if (state.kind === "closed") onOpen(failures, why);
+  follow(answer: Promise<A>): void {
+    void answer.then(
+      (value) => this.onAnswer(value),
+      (error: unknown) => this.onError(error),
+    );
+  }
+
+  onAnswer(answer: A): void {
+    const isInTime = this.#guard.deadlines.delete(this);
+    this.#guard.breaker.onSuccess();
+    if (isInTime) this.#onEnd(answer);
+  }
+
+  onError(error: unknown): void {
+    // Who was told of the silence has counted it: an error that comes after it is the same failure.
+    if (this.#guard.deadlines.delete(this)) this.#fail(error instanceof Error ? error.message : String(error));
+  }
+
+  onLate(): void {
+    this.#fail(`no answer within ${this.#timeoutMs} ms`);
+  }
+
+  #fail(why: string): void {
+    this.#guard.breaker.onFailure(why);
+    this.#onEnd(failed);
   }
 }

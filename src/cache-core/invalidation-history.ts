@@ -20,6 +20,12 @@ export interface Subject {
   readonly tagHashes: readonly number[];
 }
 
+/** Invariant: nothing up to `since` has invalidated it, as of the history's count `changes`. */
+export interface Checked extends Subject {
+  since: number;
+  changes: number;
+}
+
 interface Counted {
   /** Of the counter; 0: never written, as far as the followed stream has said. */
   version: number;
@@ -56,6 +62,14 @@ export class InvalidationHistory {
     for (const hash of subject.tagHashes) if (!slotAllows(this.#tags[hash % nameSlots], hash, since)) return false;
     if (this.#prefixFloor > since) return false;
     for (const { prefix, revision } of this.#prefixes) if (revision > since && subject.key.startsWith(prefix)) return false;
+    return true;
+  }
+
+  /** Whether what was loaded and checked up to `since` is valid now; if so, that it was checked now is written down. */
+  confirm(checked: Checked): boolean {
+    if (!this.isValid(checked, checked.since)) return false;
+    if (this.revision > checked.since) checked.since = this.revision;
+    checked.changes = this.changes;
     return true;
   }
 

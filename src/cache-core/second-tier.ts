@@ -21,17 +21,12 @@ export interface SecondTierParts {
   readonly onNotSerializable: (key: string, error: unknown) => void;
 }
 
-/** How long L2 may still hold up this read. */
-export interface L2Budget {
-  leftMs: number;
-}
-
-/** `sentMs`: now. */
+/** `sentMs`: now. `budgetMs`: how long L2 may hold it up. */
 export interface L2Read {
   readonly key: string;
   readonly keyHash: number;
   readonly sentMs: number;
-  readonly budget: L2Budget;
+  readonly budgetMs: number;
 }
 
 /** Fresh or in its grace, valid as far as this process knows; undefined: not there; or `failed`. */
@@ -49,14 +44,11 @@ export class SecondTier<V> {
   }
 
   /** Calls back once. */
-  read({ key, keyHash, sentMs, budget }: L2Read, onRead: (read: L2Answer<V>) => void, onError: (error: unknown) => void): void {
-    const { l2, now } = this.#parts;
-    l2.get({ key, sentMs, budgetMs: budget.leftMs }, (text) => {
-      const nowMs = now();
-      budget.leftMs -= nowMs - sentMs;
+  read({ key, keyHash, sentMs, budgetMs }: L2Read, onRead: (read: L2Answer<V>) => void, onError: (error: unknown) => void): void {
+    this.#parts.l2.get({ key, sentMs, budgetMs }, (text) => {
       let read: L2Answer<V>;
       try {
-        read = typeof text === "string" ? this.#open({ key, keyHash, text, nowMs }) : text === null ? undefined : text;
+        read = typeof text === "string" ? this.#open({ key, keyHash, text }) : text === null ? undefined : text;
       } catch (error) {
         onError(error);
         return;
@@ -98,8 +90,8 @@ export class SecondTier<V> {
     this.#parts.l2.delete(key);
   }
 
-  #open({ key, keyHash, text, nowMs }: ToOpen): CacheEntry<V> | undefined {
-    const { codec, history, metrics, epoch, l2, earlyRefresh, onPoisoned } = this.#parts;
+  #open({ key, keyHash, text }: ToOpen): CacheEntry<V> | undefined {
+    const { codec, history, metrics, epoch, l2, now, earlyRefresh, onPoisoned } = this.#parts;
     const envelope = openEnvelope(codec, { keyHash, text });
     if (envelope === undefined) {
       metrics.l2Poisoned++;
@@ -108,7 +100,8 @@ export class SecondTier<V> {
     }
     // Values of another life of the store carry revisions that mean nothing in this one.
     if (envelope.epoch !== epoch()) return undefined;
-    const clockMs = l2.clockMs(key);
+    const nowMs = now();
+    const clockMs = l2.clockMs(key, nowMs);
     if (clockMs === undefined || clockMs >= envelope.keepUntil) return undefined;
     const entry = makeEntry<V>({
       key,
@@ -124,7 +117,7 @@ export class SecondTier<V> {
       etag: envelope.etag ?? undefined,
       earlyRefresh,
     });
-    if (history.isValid(entry, entry.since)) return entry;
+    if (history.confirm(entry)) return entry;
     metrics.invalidated++;
     return undefined;
   }
@@ -134,5 +127,4 @@ interface ToOpen {
   readonly key: string;
   readonly keyHash: number;
   readonly text: string;
-  readonly nowMs: number;
 }

@@ -95,7 +95,7 @@ export class Shelf<V> {
 
   /** Whether it was fit to be kept. An older load never replaces a newer one. */
   put(entry: CacheEntry<V>): boolean {
-    if (!this.#revalidate(entry)) return false;
+    if (!this.isValid(entry)) return false;
     const present = this.#l1.peek(entry.key);
     if (present !== undefined && present.stamp > entry.stamp && this.isValid(present)) return false;
     this.#l1.set(entry.key, entry, this.#weigh?.(entry.value));
@@ -125,14 +125,9 @@ export class Shelf<V> {
   }
 
   #revalidate(entry: CacheEntry<V>): boolean {
-    const history = this.#history;
-    if (!history.isValid(entry, entry.since)) {
-      this.#metrics.invalidated++;
-      if (this.#l1.peek(entry.key) === entry) this.#l1.delete(entry.key);
-      return false;
-    }
-    if (history.revision > entry.since) entry.since = history.revision;
-    entry.changes = history.changes;
-    return true;
+    if (this.#history.confirm(entry)) return true;
+    this.#metrics.invalidated++;
+    if (this.#l1.peek(entry.key) === entry) this.#l1.delete(entry.key);
+    return false;
   }
 }

@@ -8,7 +8,7 @@
  */
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
-import type { L2 } from "../cache-core/l2.ts";
+import type { L2, L2Reader } from "../cache-core/l2.ts";
 import { digestOf } from "./key-digest.ts";
 import { ServerClock } from "./server-clock.ts";
 
@@ -55,12 +55,6 @@ export function redisL2({ client, prefix = "conclave:cache:", keysMax = 50 }: Re
   return (cacheName) => new RedisL2(client, `${prefix}${cacheName}:`, keysMax);
 }
 
-interface Wanted {
-  readonly key: string;
-  readonly resolve: (text: string | null) => void;
-  readonly reject: (error: unknown) => void;
-}
-
 class RedisL2 implements L2 {
   readonly name = "redis";
   readonly #client: RedisClient;
@@ -69,13 +63,16 @@ class RedisL2 implements L2 {
   #askedMs = Number.NEGATIVE_INFINITY;
   #isAsking = false;
   readonly #keysMax: number;
-  /** To be read by the next command; it goes out once this turn's promises have run. */
-  #wanted: Wanted[] = [];
+  /** To be read by the next commands; they go out once this turn's promises have run. */
+  #keys: string[] = [];
+  /** Of each key, who waits for it. */
+  #readers: L2Reader[] = [];
   readonly #send = (): void => {
-    const wanted = this.#wanted;
-    this.#wanted = [];
-    for (let at = 0; at < wanted.length; at += this.#keysMax) {
-      this.#read(wanted.length <= this.#keysMax ? wanted : wanted.slice(at, at + this.#keysMax));
+    const [keys, readers] = [this.#keys, this.#readers];
+    [this.#keys, this.#readers] = [[], []];
+    for (let from = 0; from < keys.length; from += this.#keysMax) {
+      const to = from + this.#keysMax;
+      this.#ask(keys.slice(from, to), readers.slice(from, to));
     }
   };
 
@@ -87,10 +84,13 @@ class RedisL2 implements L2 {
   }
 
   get(key: string): Promise<string | null> {
+    return new Promise((resolve, reject) => this.read(key, { onAnswer: resolve, onError: reject }));
+  }
+
+  read(key: string, reader: L2Reader): void {
     this.#assertReady();
-    return new Promise((resolve, reject) => {
-      if (this.#wanted.push({ key: this.#prefix + storedKey(key), resolve, reject }) === 1) process.nextTick(this.#send);
-    });
+    this.#readers.push(reader);
+    if (this.#keys.push(this.#prefix + storedKey(key)) === 1) process.nextTick(this.#send);
   }
 
   async set(key: string, text: string, ttlMs: number): Promise<void> {
@@ -104,8 +104,7 @@ class RedisL2 implements L2 {
     await this.#client.sendCommand(["DEL", this.#prefix + storedKey(key)], ownDeadline);
   }
 
-  clockMs(): number | undefined {
-    const nowMs = performance.now();
+  clockMs(_key?: string, nowMs = performance.now()): number | undefined {
     if (nowMs - this.#askedMs > clockEveryMs && !this.#isAsking && this.#client.isReady !== false) {
       this.#isAsking = true;
       this.#askedMs = nowMs;
@@ -115,19 +114,18 @@ class RedisL2 implements L2 {
     return aheadMs === undefined ? undefined : nowMs + aheadMs;
   }
 
-  #read(wanted: readonly Wanted[]): void {
+  /** GET answers with one text, MGET with a list of them. */
+  #ask(keys: readonly string[], readers: readonly L2Reader[]): void {
+    const isOne = keys.length === 1;
+    const onAnswer = (answer: unknown): void => {
+      const answers = (isOne ? [answer] : answer) as readonly unknown[] | null;
+      for (let at = 0; at < readers.length; at++) readers[at]?.onAnswer(textOf(answers?.[at]));
+    };
     const onError = (error: unknown): void => {
-      for (const { reject } of wanted) reject(error);
+      for (const reader of readers) reader.onError(error);
     };
     try {
-      const [only] = wanted as readonly [Wanted, ...Wanted[]];
-      if (wanted.length === 1) {
-        this.#client.sendCommand(["GET", only.key], ownDeadline).then((answer) => only.resolve(textOf(answer)), onError);
-        return;
-      }
-      this.#client.sendCommand(["MGET", ...wanted.map(({ key }) => key)], ownDeadline).then((answers) => {
-        for (const [at, { resolve }] of wanted.entries()) resolve(textOf((answers as readonly unknown[] | null)?.[at]));
-      }, onError);
+      this.#client.sendCommand([isOne ? "GET" : "MGET", ...keys], ownDeadline).then(onAnswer, onError);
     } catch (error) {
       onError(error);
     }
