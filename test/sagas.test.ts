@@ -69,6 +69,8 @@ function trip() {
 async function process(
   definitions: readonly Saga<never, unknown>[],
   checkpoint?: (at: SagaCheckpoint, name: string) => Promise<void> | undefined,
+  /** As if killed: nothing that its sagas write arrives. */
+  isDead: () => boolean = () => false,
 ): Promise<{ readonly runner: SagaRunner; readonly die: () => Promise<void> }> {
   const engine = conclave.engine;
   const tm = await transactions({
@@ -76,7 +78,11 @@ async function process(
     resources: { bank: storeResource({ namespace: "accounts" }) },
     acceptVolatileDecisions: volatileWords,
   });
-  const counting = { ...engine, caps: engine.caps, store: (namespace: string) => counted(engine.store(namespace)) } as never;
+  const counting = {
+    ...engine,
+    caps: engine.caps,
+    store: (namespace: string) => counted(engine.store(namespace), isDead),
+  } as never;
   const runner = sagas({
     transactions: tm,
     store: counting,
@@ -96,7 +102,7 @@ async function process(
 }
 
 /** Counts what changes the record of a saga. */
-function counted<S extends { txn: (txn: never, options?: never) => Promise<unknown> }>(store: S): S {
+function counted<S extends { txn: (txn: never, options?: never) => Promise<unknown> }>(store: S, isDead: () => boolean): S {
   return new Proxy(store, {
     get: (target, name) => {
       if (name !== "txn") {
@@ -104,6 +110,7 @@ function counted<S extends { txn: (txn: never, options?: never) => Promise<unkno
         return typeof value === "function" ? value.bind(target) : value;
       }
       return (txn: { then: readonly { kind: string }[] }, options: never) => {
+        if (isDead()) return Promise.reject(new Error("This process is dead."));
         if (txn.then.some(({ kind }) => kind !== "get" && kind !== "range")) writes++;
         return target.txn(txn as never, options);
       };
@@ -265,6 +272,25 @@ describe("a saga", { timeout: 60_000 }, () => {
     });
     expect(await account("hotel")).toBe(0);
     expect(await runner.run(late, { amount: 2 }, { timeoutMs: 100 })).toMatchObject({ kind: "completed" });
+  });
+
+  test("one without a pivot that was answered stays completed, though its process died before its end was written and its time is over", async () => {
+    const plain = () => saga<Input>("plain@1").step("hotel", take("hotel")).step("car", take("car"));
+    let isDead = false;
+    const first = await process([plain()], undefined, () => isDead);
+    const started = await first.runner.start(plain(), { amount: 3 }, { timeoutMs: 150 });
+    writes = 0;
+    expect(await started.outcome()).toMatchObject({ kind: "completed" });
+    expect(writes).toBe(1);
+    isDead = true;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect((await left()).some((key) => key.startsWith("s/"))).toBe(true);
+    const heir = await process([plain()]);
+    await first.die();
+    await until(async () => (await left()).length === 0, "somebody ended it");
+    expect(await heir.runner.outcome(started.gid)).toMatchObject({ kind: "completed", results: { car: { took: 3 } } });
+    expect([await account("hotel"), await account("car")]).toEqual([-3, -3]);
+    expect(did).toEqual(["hotel", "car"]);
   });
 
   test("a compensation that does not get through is told, the others go on, and it is tried until it does", async () => {

@@ -6,7 +6,7 @@ import { type Deed, type Facts, judgeServices } from "./crash/services-checker.t
 
 const deed = (gid: string, branch: number, did: Deed["did"], action: string): Deed => ({ gid, branch, did, action });
 
-/** A transaction that committed, one that aborted, a saga that completed, one that was compensated, and two events. */
+/** A transaction that committed, one that aborted, sagas that completed or were compensated, with a pivot and without, and two events. */
 function sound(): { -readonly [Field in keyof Facts]: Facts[Field] } {
   return {
     deeds: [
@@ -15,6 +15,9 @@ function sound(): { -readonly [Field in keyof Facts]: Facts[Field] } {
       ...["reserve", "hold", "charge", "ship"].map((action, at) => deed("s1", at + 1, "do", action)),
       deed("s2", 1, "do", "reserve"),
       deed("s2", 1, "cancel", "reserve"),
+      ...["do", "cancel"].flatMap((did) =>
+        ["reserve", "hold", "charge", "ship"].map((action, at) => deed("s3", at + 1, did as Deed["did"], action)),
+      ),
     ],
     ordered: [
       { gid: "t1", key: "a", number: 1 },
@@ -34,6 +37,8 @@ function sound(): { -readonly [Field in keyof Facts]: Facts[Field] } {
       { kind: "tcc", said: "aborted", gid: "t2" },
       { kind: "saga", said: "completed", gid: "s1" },
       { kind: "saga", said: "compensated", gid: "s2" },
+      { kind: "saga", said: "began", gid: "s3", plain: true },
+      { kind: "saga", said: "compensated", gid: "s3" },
       { kind: "outbox", said: "committed", gid: "o1" },
     ],
   };
@@ -73,6 +78,16 @@ const defects: readonly (readonly [string, string, (facts: ReturnType<typeof sou
   ],
   ["a saga half done", "K3", (facts) => (facts.deeds = without(facts, "s1", "do", 3))],
   ["a saga undone behind its pivot", "K3", (facts) => (facts.deeds = [...facts.deeds, deed("s1", 1, "cancel", "reserve")])],
+  [
+    "a saga with a pivot undone in every step",
+    "K3",
+    (facts) => (facts.lines = facts.lines.map((line) => (line.gid === "s3" ? { ...line, plain: false } : line))),
+  ],
+  [
+    "a saga without a pivot undone after it was answered",
+    "K3",
+    (facts) => (facts.lines = [...facts.lines, { kind: "saga", said: "completed", gid: "s3" }]),
+  ],
   ["a compensation that is missing", "K3", (facts) => (facts.deeds = without(facts, "s2", "cancel"))],
   [
     "a saga that is told the wrong end",

@@ -6,7 +6,8 @@
  *     └──► write "back" ──► undo the steps that may have run, last stage first ◄──┘ ──► compensated
  *
  * Two writes decide everything, whatever the number of steps: the beginning, and the turn. "pivot" is written before the pivot is
- * asked: from then on its answer alone decides, and no clock does, so whoever takes over asks it again instead of guessing.
+ * asked: from then on its answer alone decides, and no clock does, so whoever takes over asks it again instead of guessing. A saga
+ * that has none writes it after its last step: what was answered "completed" must not be turned back by whoever takes over.
  * "back" is written before the first compensation. What each step did is kept by the step's own barrier, not here.
  * Source: Garcia-Molina and Salem, "Sagas", SIGMOD 1987; pivot and retriable: Richardson, "Microservices Patterns", 2018, §4.3.
  * Pure: no clock, no store, no service.
@@ -123,7 +124,7 @@ export class SagaCore {
     this.#turn = turn;
     if (turn === "back") return this.#goBack();
     this.#mode = "forward";
-    return turn === "pivot" ? this.#ask(this.#stage().steps) : this.#enter();
+    return this.#enter();
   }
 
   onUndone({ branch }: StepShape): readonly SagaAct[] {
@@ -146,8 +147,8 @@ export class SagaCore {
   }
 
   #enter(): readonly SagaAct[] {
-    if (this.#at === this.#stages.length) return this.#end("completed");
     if (this.#at === this.#pivotAt && this.#turn === "none") return this.#write("pivot");
+    if (this.#at === this.#stages.length) return this.#end("completed");
     return this.#ask(this.#stage().steps);
   }
 

@@ -20,6 +20,8 @@ export interface ServiceLine {
   readonly kind: "tcc" | "saga" | "outbox";
   readonly said: "began" | "committed" | "aborted" | "completed" | "compensated" | "unknown";
   readonly gid: string;
+  /** Said where it began: a saga without a pivot, which may be undone in every step. */
+  readonly plain?: boolean;
 }
 
 export interface Facts {
@@ -61,7 +63,8 @@ export function judgeServices(facts: Facts): readonly string[] {
     const deeds = byGid.get(gid) ?? [];
     const said = facts.lines.filter((line) => line.gid === gid).map((line) => line.said);
     if (kind === "tcc") judgeTransaction(gid, deeds, said, ordered.has(gid), must);
-    if (kind === "saga") judgeSaga(gid, deeds, said, must);
+    const isPlain = facts.lines.some((line) => line.gid === gid && line.plain === true);
+    if (kind === "saga") judgeSaga(gid, deeds, { said, isPlain }, must);
     if (kind === "outbox") {
       must(!said.includes("committed") || ordered.has(gid), `K2: ${gid} was answered "committed" and is not in the database`);
       must(!said.includes("aborted") || !ordered.has(gid), `K2: ${gid} was answered "aborted" and is in the database`);
@@ -103,11 +106,17 @@ function judgeTransaction(gid: string, deeds: readonly Deed[], said: readonly st
   must(!said.includes("aborted") || !isIn, `K2: ${gid} was answered "aborted" and is committed`);
 }
 
-function judgeSaga(gid: string, deeds: readonly Deed[], said: readonly string[], must: Must): void {
+function judgeSaga(
+  gid: string,
+  deeds: readonly Deed[],
+  { said, isPlain }: { readonly said: readonly string[]; readonly isPlain: boolean },
+  must: Must,
+): void {
   const done = new Set(deeds.filter(({ did }) => did === "do").map(({ action }) => action));
   const undone = new Set(deeds.filter(({ did }) => did === "cancel").map(({ action }) => action));
   const isWhole = sagaSteps.every((step) => done.has(step)) && undone.size === 0;
-  const isUndone = !done.has("charge") && !done.has("ship") && [...done].every((step) => undone.has(step));
+  const isPastPivot = !isPlain && (done.has("charge") || done.has("ship"));
+  const isUndone = !isPastPivot && [...done].every((step) => undone.has(step));
   must(isWhole || isUndone, `K3: ${gid} did ${[...done].join(", ")} and undid ${[...undone].join(", ")}`);
   must(!said.includes("completed") || isWhole, `K3: ${gid} was answered "completed" and is not`);
   must(!said.includes("compensated") || (isUndone && !isWhole), `K3: ${gid} was answered "compensated" and is not`);

@@ -9,8 +9,13 @@ export interface ServicePoint {
   readonly id: string;
   readonly kind: "tcc" | "saga" | "outbox";
   readonly what: string;
-  /** A step of the coordinator, of a saga or of a relay; `wire-*` is the request itself, in the victim. */
-  readonly at?: Checkpoint | SagaCheckpoint | RelayCheckpoint | "wire-before" | "wire-after";
+  /**
+   * A step of the coordinator, of a saga or of a relay; `wire-*` is the request itself, in the victim; `saga-told` the client's
+   * answer, written down.
+   */
+  readonly at?: Checkpoint | SagaCheckpoint | RelayCheckpoint | "wire-before" | "wire-after" | "saga-told";
+  /** A saga that has no pivot, and whose time is over before anybody takes it over. */
+  readonly plain?: boolean;
   /** The saga's step, or the resource. */
   readonly name?: string;
   /** Not at the step but up to so long after it. */
@@ -59,7 +64,7 @@ export const servicePoints: readonly ServicePoint[] = [
   { id: "G5b", kind: "saga", what: "the pivot done", at: "saga-done", name: "charge", act: "kill" },
   { id: "G5c", kind: "saga", what: "behind the pivot", at: "saga-do", name: "ship", afterMsMax: 8, act: "kill" },
   { id: "G8", kind: "saga", what: "at its end, nothing written", at: "saga-ending", act: "kill" },
-  { id: "G9", kind: "saga", what: "ended, the client not told", at: "saga-ended", act: "kill" },
+  { id: "G9", kind: "saga", what: "its end written", at: "saga-ended", act: "kill" },
   { id: "G10", kind: "saga", what: "the service dies after its Try committed", act: "kill-service", phase: "try" },
   {
     id: "G11",
@@ -69,6 +74,7 @@ export const servicePoints: readonly ServicePoint[] = [
     phase: "cancel",
     refused: true,
   },
+  { id: "G12", kind: "saga", what: "without a pivot: told, its end not written", at: "saga-told", plain: true, act: "kill" },
   { id: "GZ1", kind: "saga", what: "zombie: before the second step", at: "saga-do", name: "hold", act: "stop" },
   { id: "GZ2", kind: "saga", what: "zombie: the pivot done", at: "saga-done", name: "charge", act: "stop" },
   { id: "GZ3", kind: "saga", what: "zombie: turned back", at: "saga-turned", refused: true, act: "stop" },

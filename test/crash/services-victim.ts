@@ -65,17 +65,33 @@ export const trip = saga<{ refuse: string }>("trip@1")
   )
   .pivot("charge", serviceStep(pay, "charge", undefined, { timeoutMs: 2_000 }))
   .retriable("ship", serviceStep(stock, "ship", undefined, { timeoutMs: 2_000 }));
+/** The same steps, and no pivot. */
+const plain = saga<{ refuse: string }>("plain@1")
+  .step(
+    "reserve",
+    serviceStep(stock, "reserve", ({ input }) => input, { timeoutMs: 2_000 }),
+  )
+  .together({
+    hold: serviceStep(pay, "hold", ({ input }) => input, { timeoutMs: 2_000 }),
+    charge: serviceStep(pay, "charge", undefined, { timeoutMs: 2_000 }),
+  })
+  .step("ship", serviceStep(stock, "ship", undefined, { timeoutMs: 2_000 }));
+/** Ends are written behind the client's back, when a later round is under way. */
+const roundOf = new Map<string, number>();
 const runner = sagas({
   transactions: tm,
   store: conclave.engine,
-  definitions: [trip],
+  definitions: [trip, plain],
   scanEveryMs: 1_000,
   retryMsMin: 30,
   retryMsMax: 500,
   checkpoint: (at, gid, name) => {
     // Before its first write leaves: killed between that and its answer, the saga is taken over, and its name must be known.
-    if (at === "saga-beginning") say({ kind: "saga", said: "began", gid });
-    return reach(at, name);
+    if (at === "saga-beginning") {
+      say({ kind: "saga", said: "began", gid, ...(point?.plain === true ? { plain: true } : {}) });
+      roundOf.set(gid, round);
+    }
+    return reach(at, name, roundOf.get(gid));
   },
 });
 const relay =
@@ -115,9 +131,13 @@ async function run({ kind, refused }: ServicePoint): Promise<void> {
   let gid = "";
   try {
     if (kind === "saga") {
-      const started = await runner.start(trip, { refuse }, { timeoutMs: 20_000 });
+      // Long enough for its steps, and over before the lease of a process that dies.
+      const started = await (point?.plain === true
+        ? runner.start(plain, { refuse }, { timeoutMs: order.ttlMs * 0.8 })
+        : runner.start(trip, { refuse }, { timeoutMs: 20_000 }));
       gid = started.gid;
       say({ kind, said: (await started.outcome()).kind, gid });
+      await reach("saga-told", "");
       return;
     }
     await tm.run({ timeoutMs: 6_000 }, async (tx) => {
@@ -175,10 +195,10 @@ function service(name: "stock" | "pay", url: string) {
   return http({ url, answerMs: 2_000, fetch: send });
 }
 
-function reach(at: NonNullable<ServicePoint["at"]>, name: string): void | Promise<void> {
+function reach(at: NonNullable<ServicePoint["at"]>, name: string, ofRound = round): void | Promise<void> {
   if (point === undefined || isDone || point.at !== at) return undefined;
   // The relay works at its own pace: it may read the event of this round while a later one runs, or after the last.
-  if (isRelayPoint ? round < nth : round !== nth) return undefined;
+  if (isRelayPoint ? round < nth : ofRound !== nth) return undefined;
   if (point.name !== undefined && point.name !== name) return undefined;
   isDone = true;
   if (point.afterMsMax === undefined) return act();
