@@ -6,6 +6,7 @@
  * Source: Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023, §4, Algorithm 1: a tenth for the
  * small queue, counters up to 3, as many ghosts as the main queue has entries. Weights are counted; ghosts are by number.
  */
+import { Ghosts } from "./ghosts.ts";
 import type { Policy } from "./policy.ts";
 import { grown, SlotLists } from "./slot-lists.ts";
 
@@ -17,8 +18,8 @@ export class S3Fifo implements Policy {
   readonly needsHash = true;
   readonly #lists = new SlotLists();
   readonly #smallMax: number;
-  /** In order of arrival, as a Set keeps it. Never more than entries of the main queue (at least one). */
-  readonly #ghosts = new Set<number>();
+  /** Never more than entries of the main queue (at least one). */
+  readonly #ghosts = new Ghosts();
   #frequency = new Uint8Array(0);
   #isMain = new Uint8Array(0);
   #hashes = new Uint32Array(0);
@@ -90,11 +91,7 @@ export class S3Fifo implements Policy {
     this.#smallWeight -= this.#weights[slot] as number;
     if (!isDisplaced) return;
     this.#ghosts.add(this.#hashes[slot] as number);
-    if (this.#ghosts.size <= Math.max(1, this.#mainCount)) return;
-    for (const oldest of this.#ghosts) {
-      this.#ghosts.delete(oldest);
-      break;
-    }
+    if (this.#ghosts.size > Math.max(1, this.#mainCount)) this.#ghosts.deleteOldest();
   }
 
   clear(): void {
