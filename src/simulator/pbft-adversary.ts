@@ -396,7 +396,10 @@ export class Adversary {
       return;
     }
     const results = statement.results.map((result) => this.#altered(result));
-    this.#parts.sendToClient(client, { kind: "reply", reply: this.#sign({ ...statement, results, view: statement.view + 7 }) });
+    const reply = this.#sign({ ...statement, results, view: statement.view + 7 });
+    // The seal of what it should have said: the client must find that out before it asks for no more.
+    const { signature } = this.#random.chance(0.5) ? message.reply : reply;
+    this.#parts.sendToClient(client, { kind: "reply", reply: { ...reply, signature } });
   }
 
   // ---------------------------------------------------------------------------------------------- memory

@@ -3,7 +3,10 @@
  * asks everybody when that takes too long.
  *
  * Source: OSDI 1999 §4.1. Among f + 1 equal replies one comes from a correct replica, and a correct replica answers only
- * what was agreed. Pure: time, signing and verification are handed in; replies enter only after their seal was verified.
+ * what was agreed. Pure: time, signing and verification are handed in.
+ *
+ * Verifying a seal costs more than all else here, and n replicas answer where f + 1 are enough. So no more of them are verified
+ * than would do, were they all true; the others are held until one of those turns out false.
  */
 import type { PbftMessage, ReplicaNumber, Reply, RequestFrame, Signed, View } from "./messages.ts";
 import { weakQuorumOf } from "./quorum.ts";
@@ -24,11 +27,17 @@ export interface PbftClientSend {
   readonly message: PbftMessage;
 }
 
+/** What a replica has said, and what is known of its seal. */
+interface Word {
+  readonly reply: Signed<Reply>;
+  seal: "held" | "asked" | "true";
+}
+
 interface Call {
   readonly frame: Signed<RequestFrame>;
   readonly onResults: (results: readonly Uint8Array[]) => void;
-  /** What each replica says; its last word counts. */
-  readonly replies: Map<ReplicaNumber, Reply>;
+  /** The last word of each replica. */
+  readonly words: Map<ReplicaNumber, Word>;
   atMs: number;
   waitMs: number;
 }
@@ -37,6 +46,7 @@ export class PbftClient {
   readonly #name: string;
   readonly #replicas: number;
   readonly #sign: (bytes: Uint8Array) => Uint8Array;
+  readonly #verify: (reply: Signed<Reply>, onVerdict: (isTrue: boolean) => void) => void;
   readonly #options: PbftClientOptions;
   readonly #calls = new Map<number, Call>();
   #timestamp: number;
@@ -48,12 +58,15 @@ export class PbftClient {
     readonly replicas: number;
     readonly timestamp: number;
     readonly sign: (bytes: Uint8Array) => Uint8Array;
+    /** Calls back once, at once or later. */
+    readonly verify: (reply: Signed<Reply>, onVerdict: (isTrue: boolean) => void) => void;
     readonly options?: Partial<PbftClientOptions>;
   }) {
     this.#name = parts.name;
     this.#replicas = parts.replicas;
     this.#timestamp = parts.timestamp;
     this.#sign = parts.sign;
+    this.#verify = parts.verify;
     this.#options = { ...pbftClientDefaults, ...parts.options };
   }
 
@@ -73,7 +86,7 @@ export class PbftClient {
     const frame = { statement, bytes, signature: this.#sign(bytes) };
     const { retryMs } = this.#options;
     const { nowMs, onResults } = options;
-    this.#calls.set(lane, { frame, onResults, replies: new Map(), atMs: nowMs + retryMs, waitMs: retryMs });
+    this.#calls.set(lane, { frame, onResults, words: new Map(), atMs: nowMs + retryMs, waitMs: retryMs });
     return [{ to: [primaryOf(this.#view, this.#replicas)], message: { kind: "request", frame } }];
   }
 
@@ -82,18 +95,41 @@ export class PbftClient {
     this.#calls.delete(lane);
   }
 
-  onReply({ statement }: Signed<Reply>): void {
-    const { client, lane, timestamp, replica } = statement;
+  /** Its seal is not verified yet; that it came from the replica that it names, the caller knows. */
+  onReply(reply: Signed<Reply>): void {
+    const { client, lane, timestamp, replica } = reply.statement;
     const call = this.#calls.get(lane);
     if (call === undefined || client !== this.#name || timestamp !== call.frame.statement.timestamp) return;
     if (replica >= this.#replicas) return;
-    call.replies.set(replica, statement);
-    const equal = [...call.replies.values()].filter((other) => areEqual(other.results, statement.results));
-    if (equal.length < weakQuorumOf(this.#replicas)) return;
-    // One of them is correct, so at least the lowest of their views is real.
-    this.#view = Math.max(this.#view, Math.min(...equal.map((reply) => reply.view)));
-    this.#calls.delete(lane);
-    call.onResults(statement.results);
+    call.words.set(replica, { reply, seal: "held" });
+    this.#judge(lane, call, reply);
+  }
+
+  /** Of the words that agree with this one: enough are true, or enough are asked about. */
+  #judge(lane: number, call: Call, { statement }: Signed<Reply>): void {
+    const enough = weakQuorumOf(this.#replicas);
+    const equal = [...call.words.values()].filter(({ reply }) => areEqual(reply.statement.results, statement.results));
+    const proven = equal.filter(({ seal }) => seal === "true");
+    if (proven.length >= enough) {
+      // One of them is correct, so at least the lowest of their views is real.
+      this.#view = Math.max(this.#view, Math.min(...proven.map(({ reply }) => reply.statement.view)));
+      this.#calls.delete(lane);
+      call.onResults(statement.results);
+      return;
+    }
+    const open = equal.filter(({ seal }) => seal !== "held").length;
+    for (const word of equal.filter(({ seal }) => seal === "held").slice(0, enough - open)) {
+      word.seal = "asked";
+      this.#verify(word.reply, (isTrue) => this.#onVerdict(lane, call, word, isTrue));
+    }
+  }
+
+  #onVerdict(lane: number, call: Call, word: Word, isTrue: boolean): void {
+    const { replica } = word.reply.statement;
+    if (this.#calls.get(lane) !== call || call.words.get(replica) !== word) return;
+    if (isTrue) word.seal = "true";
+    else call.words.delete(replica);
+    this.#judge(lane, call, word.reply);
   }
 
   /** What to send now: to all, because the primary may be the one that is silent. */

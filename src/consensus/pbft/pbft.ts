@@ -290,6 +290,20 @@ export class Pbft {
     }
   }
 
+  /**
+   * Whether the message can still change anything. Asked before its seals are verified, which costs more than all else: of n
+   * votes a quorum is enough, and the rest comes when the matter is settled. A vote for something else is always wanted: it
+   * convicts its sender.
+   */
+  needs(message: PbftMessage): boolean {
+    if (message.kind !== "prepare" && message.kind !== "commit") return true;
+    const { view, sequence, digest } = message.vote.statement;
+    if (view < this.#view || sequence <= this.#stable) return false;
+    const slot = view === this.#view ? this.#slots.get(sequence) : undefined;
+    if (slot?.proposal?.statement.digest !== digest || !slot.prepared) return true;
+    return message.kind === "commit" && slot.committed !== digest;
+  }
+
   // ---------------------------------------------------------------------------------------------- requests (§4.1)
 
   #onRequest(frame: Signed<RequestFrame>): void {

@@ -1,8 +1,8 @@
 /**
  * One connection at the door of a replica: who is it, and what of its frames may go further.
  *
- * A hello first, whose seal is checked; what comes meanwhile waits, a little of it. Then each frame is read, all its seals are
- * verified on another thread, and only then it is handed on. What waits for its verdict is bounded, in frames and in bytes.
+ * A hello first, whose seal is checked; what comes meanwhile waits, a little of it. Then each frame is read; if the core still
+ * needs it, all its seals are verified on another thread, and only then it is handed on. What waits for its verdict is bounded, in frames and in bytes.
  * Nothing that arrives here throws: a frame that cannot be read closes the connection, a false seal drops the frame.
  */
 import { hasCode } from "../../base/errors.ts";
@@ -26,6 +26,8 @@ export interface AdmissionOptions {
   /** Counts what was not let in. */
   readonly dropped: { unreadable: number; unsealed: number; flood: number };
   readonly onProven: (hello: PbftHello, connection: Connection) => void;
+  /** Of a message whose seals nobody has looked at. */
+  readonly isNeeded: (message: PbftMessage) => boolean;
   readonly onMessage: (from: number | string, message: PbftMessage) => void;
   readonly onRefused: (connection: Connection, error: { readonly code: string; readonly message: string }) => void;
   readonly onGone: (hello: PbftHello, connection: Connection) => void;
@@ -76,12 +78,13 @@ export class Admission implements ConnectionHandler {
   }
 
   #onLetter(from: number | string, frame: Uint8Array): void {
-    const { verifier, dropped, onMessage } = this.#options;
+    const { verifier, dropped, isNeeded, onMessage } = this.#options;
     if (this.#unverified >= unverifiedMax || this.#unverifiedBytes > unverifiedBytesMax) {
       dropped.flood++;
       return;
     }
     const message = decodePbftMessage(frame);
+    if (!isNeeded(message)) return;
     const { length } = frame;
     this.#unverified++;
     this.#unverifiedBytes += length;

@@ -117,6 +117,10 @@ class Connection implements PbftConnection {
         this.#signed++;
         return signature;
       },
+      verify: (reply, onVerdict) =>
+        this.#verifier.verify(sealsOf({ kind: "reply", reply }), (isTrue) => {
+          if (!this.#closed) onVerdict(isTrue);
+        }),
       ...(options.retryMs === undefined ? {} : { options: { retryMs: options.retryMs } }),
     });
     this.#links = replicas.map(
@@ -129,7 +133,7 @@ class Connection implements PbftConnection {
             client: key.name,
             signature: signer.sign(claimOf(key.name, replica)),
           }),
-          onFrame: (frame) => this.#onFrame(frame),
+          onFrame: (frame) => this.#onFrame(replica, frame),
         }),
     );
   }
@@ -249,13 +253,11 @@ class Connection implements PbftConnection {
     });
   }
 
-  #onFrame(frame: Uint8Array): void {
+  #onFrame(replica: number, frame: Uint8Array): void {
     // A replica that sends nonsense is one of the f: the splitter's owner closes the connection on a throw.
     const message = decodePbftMessage(frame);
-    if (message.kind !== "reply") return;
-    this.#verifier.verify(sealsOf(message), (isTrue) => {
-      if (isTrue && !this.#closed) this.#client.onReply(message.reply);
-    });
+    // In another's name it would take the place of what that one says.
+    if (message.kind === "reply" && message.reply.statement.replica === replica) this.#client.onReply(message.reply);
   }
 }
 

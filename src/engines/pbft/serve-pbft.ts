@@ -264,6 +264,7 @@ class PbftHost implements PbftServer {
       onProven: (hello, connection) => {
         if (hello.kind === "client") this.#welcome(hello.client, connection);
       },
+      isNeeded: (message) => this.#core.needs(message),
       onMessage: (from, message) => this.#feed({ kind: "message", nowMs: nodePlatform.now(), from, message }),
       onRefused: ({ remote }, { code, message: why }) =>
         this.#options.onEvent?.({ kind: "connection.refused", member: this.#name, remote, code, why }),
