@@ -205,9 +205,23 @@ export default [
   {
     name: "pbft: a client believes the first reply",
     file: "consensus/pbft/client.ts",
-    find: "if (equal.length < weakQuorumOf(this.#replicas)) return;",
-    replace: "if (equal.length < 1) return;",
+    find: "if (proven.length >= enough) {",
+    replace: "if (proven.length >= 1) {",
     source: "OSDI 1999 §4.1: f + 1 replies with the same t and r",
+  },
+  {
+    name: "pbft: prepares of a slot that is not prepared are turned away",
+    file: core,
+    find: "if (slot?.proposal?.statement.digest !== digest || !slot.prepared) return true;",
+    replace: "if (slot?.proposal?.statement.digest !== digest) return true;",
+    source: "ours: what is not needed is not verified",
+  },
+  {
+    name: "pbft: commits of a slot that is prepared are turned away",
+    file: core,
+    find: 'return message.kind === "commit" && slot.committed !== digest;',
+    replace: "return false;",
+    source: "ours: what is not needed is not verified",
   },
   {
     name: "pbft: the view-change timer never doubles",

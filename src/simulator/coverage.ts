@@ -49,7 +49,7 @@ const pbft = {
   "a correct replica restarts with votes on its disk": 350,
   "a replica that says two things is caught": 9_000,
   "a false seal is dropped at the gate": 25_000,
-  "a client finds a reply's seal false": 1,
+  "a client finds a reply's seal false": 2_000,
   "a proof that proves nothing is refused": 10_000,
   "a new view is refused": 500,
   "a new view proposes again what was prepared": 100_000,

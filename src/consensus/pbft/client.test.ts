@@ -88,6 +88,17 @@ test("the last word of a replica counts, also against a verdict that comes late"
   expect(bench.results).toEqual([7]);
 });
 
+test("a false verdict on an earlier word takes nothing from the last one", () => {
+  const bench = new Bench();
+  bench.hear(0, 7);
+  bench.hear(0, 6);
+  bench.judge(0, false);
+  bench.judge(1, true);
+  bench.hear(1, 6);
+  bench.judge(2, true);
+  expect(bench.results).toEqual([6]);
+});
+
 test("a replica that does not exist is not asked about, nor is an answer to an earlier call", () => {
   const bench = new Bench();
   bench.hear(4, 7);
