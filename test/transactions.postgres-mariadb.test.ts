@@ -143,6 +143,96 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
     expect(await leftBehind()).toBe(0);
   });
 
+  test("a last statement whose values stand in its text, and one whose values cannot, commit and are refused alike", async () => {
+    await left.query(
+      "CREATE TABLE note (id int PRIMARY KEY, body text, parent int REFERENCES note DEFERRABLE INITIALLY DEFERRED)",
+    );
+    const add = "INSERT INTO note VALUES ($1, $2, $3)";
+    const other = async (tx: { on(name: "wallet"): { last(sql: string): void } }) =>
+      tx.on("wallet").last("UPDATE account SET balance = balance + 1 WHERE id = 1");
+    const ways = {
+      "two phases": {},
+      "last agent": { lastAgent: "orders" },
+      "one phase": {},
+    } as const;
+    let id = 0;
+    let added = 0;
+    for (const [way, options] of Object.entries(ways)) {
+      for (const body of ["plain", "it's \\ not"]) {
+        for (const first of [false, true]) {
+          const run = (values: unknown[], text = add) =>
+            tm.run(options, async (tx) => {
+              if (first) await tx.on("orders").query("SELECT 1");
+              tx.on("orders").last(text, values);
+              if (way !== "one phase") await other(tx);
+            });
+          id++;
+          const { gid } = await run([id, body, null]);
+          added += way === "one phase" ? 0 : 1;
+          const { rows } = await left.query(
+            "SELECT body, (SELECT count(*)::int FROM conclave_mark WHERE gid = $2) AS marks FROM note WHERE id = $1",
+            [id, gid],
+          );
+          expect([way, first, rows]).toEqual([way, first, [{ body, marks: 1 }]]);
+          // The statement fails; its text is no statement; what it did is refused at the end.
+          for (const [values, text] of [
+            [[id, body, null], add],
+            [[id, body, null], `${add} WHERE`],
+            [[-1, body, -2], add],
+          ] as const) {
+            await expect(run([...values], text)).rejects.toMatchObject({
+              code: "TRANSACTION_ABORTED",
+              why: "vote",
+              resource: "orders",
+            });
+          }
+        }
+      }
+    }
+    const { rows } = await left.query("SELECT count(*)::int AS count FROM note");
+    expect([rows[0].count, (await balances())[1]]).toEqual([id, 200 + added]);
+    expect(await leftBehind()).toBe(0);
+    const { rows: open } = await left.query("SELECT query FROM pg_stat_activity WHERE state LIKE 'idle in%'");
+    expect(open).toEqual([]);
+  });
+
+  test("a last statement keeps the isolation that was asked for, also where nothing else is said", async () => {
+    const strict = await transactions({
+      store: (await conclave).engine,
+      resources: { orders: postgres({ url: postgresServer.url, isolation: "serializable" }) },
+      acceptVolatileDecisions: volatileWords,
+    });
+    await left.query("CREATE TABLE level (name text)");
+    await strict.run({}, (tx) =>
+      tx.on("orders").last("INSERT INTO level VALUES (current_setting($1))", ["transaction_isolation"]),
+    );
+    expect((await left.query("SELECT name FROM level")).rows).toEqual([{ name: "serializable" }]);
+    await strict.close();
+  });
+
+  test("connections that lie at hand when the server ends them are not handed out again", async () => {
+    const other = await transactions<Pick<Bank, "orders" | "wallet">>({
+      store: (await conclave).engine,
+      resources: { orders: postgres({ url: postgresServer.url }), wallet: mariadb({ url: mariadbServer.url }) },
+      acceptVolatileDecisions: volatileWords,
+    });
+    // Each on a row of its own: on one row they may wait for one another, in one database each.
+    const transfer = (id: number) =>
+      other.run({}, (tx) => {
+        tx.on("orders").last("UPDATE account SET balance = balance - 1 WHERE id = $1", [id]);
+        tx.on("wallet").last("UPDATE account SET balance = balance + 1 WHERE id = ?", [id]);
+      });
+    await Promise.all([transfer(1), transfer(2)]);
+    const ended = await left.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'conclave-tx' AND state = 'idle'",
+    );
+    expect(ended.rows.length).toBeGreaterThan(0);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await Promise.all([transfer(1), transfer(2)]);
+    expect(await balances()).toEqual([196, 204]);
+    await other.close();
+  });
+
   test("one database alone commits in one phase and writes nothing into the store", async () => {
     await tm.run({}, async (tx) => tx.on("orders").query("UPDATE account SET balance = balance + 1 WHERE id = 2"));
     await tm.run({}, async (tx) => tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 2"));
@@ -231,6 +321,22 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
     });
     await expect(late).rejects.toMatchObject({ code: "TRANSACTION_ABORTED", why: "deadline" });
     await expect(tm.run({}, (tx) => tx.on("orders").query("COMMIT"))).rejects.toThrow(/coordinator's to say/);
+    expect(await balances()).toEqual([200, 200]);
+    expect(await leftBehind()).toBe(0);
+  });
+
+  test("a caller who gives up ends the work, also in the middle of work that waits for nothing", async () => {
+    for (const waits of [false, true]) {
+      const giving = new AbortController();
+      const given = tm.run({ signal: giving.signal }, (tx) => {
+        tx.on("orders").last("UPDATE account SET balance = 0 WHERE id = 1");
+        tx.on("wallet").last("UPDATE account SET balance = 0 WHERE id = 1");
+        giving.abort(new Error("enough"));
+        return waits ? new Promise<void>((resolve) => setTimeout(resolve, 200)) : undefined;
+      });
+      await expect(given).rejects.toMatchObject({ code: "TRANSACTION_ABORTED", why: "work" });
+      await expect(given).rejects.toThrow(/enough/);
+    }
     expect(await balances()).toEqual([200, 200]);
     expect(await leftBehind()).toBe(0);
   });
@@ -340,14 +446,23 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
         ttlMs: 2_000,
         acceptVolatileDecisions: volatileWords,
       });
+      let rides = false;
       const transfer = () =>
         other.run({ timeoutMs: 3_000 }, async (tx) => {
-          await tx.on("orders").query("UPDATE account SET balance = balance - 1 WHERE id = 1");
-          await tx.on("wallet").query("UPDATE account SET balance = balance + 1 WHERE id = 1");
+          const change = (by: number): string => `UPDATE account SET balance = balance + (${by}) WHERE id = 1`;
+          if (rides) {
+            tx.on("orders").last(change(-1));
+            tx.on("wallet").last(change(1));
+            return;
+          }
+          await tx.on("orders").query(change(-1));
+          await tx.on("wallet").query(change(1));
         });
       await transfer();
       let doubled = 0;
-      for (let nth = 0; nth < 5; nth++) {
+      for (let round = 0; round < 9; round++) {
+        rides = round >= 5;
+        const nth = rides ? round - 5 : round;
         let seen = 0;
         proxy.onAnswer = () => {
           seen++;

@@ -13,12 +13,16 @@ export class Gate {
     this.#free = places;
   }
 
+  /** Whether a place was free; then `leave` must follow. */
+  maybeEnter(): boolean {
+    if (this.#free === 0) return false;
+    this.#free--;
+    return true;
+  }
+
   /** Whether a place was had in time; then `leave` must follow. */
   enter(timeoutMs: number): Promise<boolean> {
-    if (this.#free > 0) {
-      this.#free--;
-      return Promise.resolve(true);
-    }
+    if (this.maybeEnter()) return Promise.resolve(true);
     return new Promise((resolve) => {
       const timer = nodeTimers.after(timeoutMs, () => {
         this.#waiting.splice(this.#waiting.indexOf(entered), 1);

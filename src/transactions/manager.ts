@@ -278,7 +278,7 @@ export class TransactionManager<R extends Resources> implements AsyncDisposable 
   async #work<T>(ticket: Ticket, tx: Transaction<R>, work: (tx: Transaction<R>) => T | Promise<T>): Promise<T> {
     const { coordinator } = this.#parts;
     try {
-      return await tx.race(async () => work(tx));
+      return await tx.race(() => work(tx));
     } catch (error) {
       tx.close();
       const { branches, agent } = tx.used();

@@ -26,7 +26,7 @@ const formatId = 1_129_729_073;
 // biome-ignore lint/suspicious/noExplicitAny: rows are whatever the statement selects.
 export type MariadbResult = any;
 
-/** What is used of a connection of `mysql2/promise`. */
+/** What is used of a connection, in the shape of `mysql2/promise`. */
 export interface MariadbConnection {
   readonly threadId: number;
   query(sql: unknown, values?: unknown): Promise<[MariadbResult, unknown]>;
@@ -35,7 +35,7 @@ export interface MariadbConnection {
   destroy(): void;
 }
 
-/** What is used of a pool of `mysql2/promise`. */
+/** The same of a pool. */
 export interface MariadbPool {
   getConnection(): Promise<MariadbConnection>;
   end(): Promise<void>;
@@ -424,11 +424,9 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     const xid = xidOf(this.ref);
     const start = this.#isStarted ? [] : [`XA START ${xid}`];
     const last = this.#last === undefined ? [] : [connection.format(this.#last.sql, this.#last.values)];
-    const marker = connection.format(`INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES (?, ?, 0, 'do', ?)`, [
-      this.#ref.gid,
-      this.#ref.branch,
-      formatParts(parts),
-    ]);
+    const { gid, branch } = this.#ref;
+    // Names of ours, which need no escaping: small letters, digits, and `.:,` between them.
+    const marker = `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ('${gid}', ${branch}, 0, 'do', '${formatParts(parts)}')`;
     const expect = this.#last?.expect;
     const end = [marker, `XA END ${xid}`, order];
     this.#isStarted = true;
@@ -634,11 +632,9 @@ function noAnswer(): Error {
 }
 
 async function makePool(url: string, connectionsMax: number, answerMs: number): Promise<MariadbPool> {
-  const driver = (await import("mysql2/promise").catch((cause: unknown) => {
+  const driver = (await import("mysql2").catch((cause: unknown) => {
     throw conclaveError("FOREIGN_CLIENT", "The package `mysql2` is not installed; it talks to MariaDB and MySQL.", { cause });
-  })) as unknown as {
-    createPool(options: unknown): MariadbPool & { on(event: string, listener: (connection: RawConnection) => void): void };
-  };
+  })) as unknown as { createPool(options: unknown): RawPool };
   const pool = driver.createPool({
     uri: url,
     connectionLimit: connectionsMax,
@@ -654,15 +650,69 @@ async function makePool(url: string, connectionsMax: number, answerMs: number): 
   pool.on("connection", (connection) => {
     // The driver listens to the first error of a connection; unheard, a second one would end the process.
     connection.on("error", ignore);
-    connection.query("SET SESSION innodb_lock_wait_timeout = 5", ignore);
-    connection.query("SET SESSION idle_transaction_timeout = 20", ignore);
+    connection.query("SET SESSION innodb_lock_wait_timeout = 5", undefined, ignore);
+    connection.query("SET SESSION idle_transaction_timeout = 20", undefined, ignore);
   });
-  return pool;
+  const promised = new WeakMap<RawConnection, MariadbConnection>();
+  return {
+    getConnection: () =>
+      new Promise((resolve, reject) => {
+        pool.getConnection((error, connection) => {
+          if (error) return reject(error);
+          const found = promised.get(connection) ?? new PromisedConnection(connection);
+          promised.set(connection, found);
+          resolve(found);
+        });
+      }),
+    end: () => new Promise((resolve, reject) => pool.end((error) => (error ? reject(error) : resolve()))),
+  };
+}
+
+/** Promises around the driver's callbacks. The driver's own makes an emitter with two listeners each time a connection is had. */
+class PromisedConnection implements MariadbConnection {
+  readonly #raw: RawConnection;
+
+  constructor(raw: RawConnection) {
+    this.#raw = raw;
+  }
+
+  get threadId(): number {
+    return this.#raw.threadId;
+  }
+
+  query(sql: unknown, values?: unknown): Promise<[MariadbResult, unknown]> {
+    return new Promise((resolve, reject) => {
+      this.#raw.query(sql, values, (error, result, fields) => (error ? reject(error) : resolve([result, fields])));
+    });
+  }
+
+  format(sql: string, values?: unknown): string {
+    return this.#raw.format(sql, values);
+  }
+
+  release(): void {
+    this.#raw.release();
+  }
+
+  destroy(): void {
+    this.#raw.destroy();
+  }
+}
+
+/** What is used of `mysql2`'s pool. */
+interface RawPool {
+  getConnection(callback: (error: unknown, connection: RawConnection) => void): void;
+  end(callback: (error: unknown) => void): void;
+  on(event: "connection", listener: (connection: RawConnection) => void): void;
 }
 
 interface RawConnection {
+  readonly threadId: number;
+  query(sql: unknown, values: unknown, callback: (error: unknown, result?: MariadbResult, fields?: unknown) => void): void;
+  format(sql: string, values?: unknown): string;
+  release(): void;
+  destroy(): void;
   on(event: "error", listener: (error: unknown) => void): unknown;
-  query(sql: string, callback: (error: unknown) => void): void;
 }
 
 function ignore(): void {

@@ -5,6 +5,9 @@
  *   prepare           last statement, marker, PREPARE TRANSACTION    (one packet; the vote is the command tag)
  *   second phase      COMMIT PREPARED on any connection
  *
+ * Where the last statement's values can stand in its text, `prepare` is one text: the server answers once. One that is also the
+ * first and commits alone needs no BEGIN: a text of several statements is a transaction by itself.
+ *
  * Facts that were sprung as traps (`research/transactions.md` §4.1, PostgreSQL 15): PREPARE TRANSACTION in a failed transaction
  * answers with the tag ROLLBACK and no error; "does not exist" (42704) says nothing about the outcome; `max_prepared_transactions`
  * is 0 by default; only the same role, in the same database, may finish a branch; temporary tables, LISTEN and cursors WITH HOLD
@@ -14,11 +17,13 @@
 import { conclaveError } from "../base/errors.ts";
 import { domainPrefix, parseGid } from "../coordinator/gid.ts";
 import type { BranchRef, Evidence, FenceReply, FinishReply, Outcome, Participant, Vote } from "../coordinator/participant.ts";
+import { AtHand } from "./at-hand.ts";
 import { Gate } from "./gate.ts";
 import { formatParts, isTransactionControl, markerTable, parseParts } from "./marker.ts";
 import { within } from "./node-timers.ts";
 import { postgresDoctor } from "./postgres-doctor.ts";
 import type { Finding, MarkerRow, OpenOptions, ResourceBranch, Snapshot, SqlResource } from "./resource.ts";
+import { writtenIn } from "./written-in.ts";
 
 /** What is used of `pg`'s result. */
 export interface PostgresResult {
@@ -44,6 +49,8 @@ export interface PostgresClient {
 export interface PostgresPool {
   connect(): Promise<PostgresClient>;
   end(): Promise<void>;
+  /** Those who wait for a client. */
+  readonly waitingCount?: number;
   on(event: "error", listener: (error: Error) => void): unknown;
 }
 
@@ -103,8 +110,13 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
   readonly #answerMs: number;
   #pool: Promise<PostgresPool> | undefined;
   #gate: Promise<Gate> | undefined;
+  /** The same, once it is there. */
+  #openedGate: Gate | undefined;
   #name = "";
   readonly #heard = new WeakSet<PostgresClient>();
+  readonly #broken = new WeakSet<PostgresClient>();
+  /** Of the pool that was made here. One that was handed in is somebody else's too, and has them back at once. */
+  #atHand: AtHand<PostgresClient> | undefined;
 
   /** Use `postgres`, which checks the options. */
   constructor(options: PostgresOptions) {
@@ -269,6 +281,7 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
 
   async close(): Promise<void> {
     const pool = await this.#pool?.catch(() => undefined);
+    this.#atHand?.close();
     if (this.#options.pool === undefined) await pool?.end();
   }
 
@@ -277,7 +290,7 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
     const client = await this.client();
     try {
       const result = await within(client.query(text, values), this.#answerMs, noAnswer);
-      client.release();
+      this.release(client);
       return result;
     } catch (error) {
       // An answer of the server leaves the connection as it was; anything else leaves it in doubt.
@@ -286,11 +299,22 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
     }
   }
 
-  async client(): Promise<PostgresClient> {
+  client(): Promise<PostgresClient> {
+    const client = this.#atHand?.take();
+    return client === undefined ? this.#fromPool() : Promise.resolve(client);
+  }
+
+  /** After a use that left it as it was. `client.release` does as well. */
+  release(client: PostgresClient): void {
+    if (this.#atHand === undefined || this.#broken.has(client)) client.release();
+    else this.#atHand.lay(client);
+  }
+
+  async #fromPool(): Promise<PostgresClient> {
     this.#pool ??= this.#openPool();
     const connecting = (await this.#pool).connect().then((client) => {
       // A server that dies while a branch holds the client: unheard, the event would end the process.
-      if (!this.#heard.has(client)) client.on("error", ignoreIdle);
+      if (!this.#heard.has(client)) client.on("error", () => this.#onBroken(client));
       this.#heard.add(client);
       return client;
     });
@@ -303,21 +327,31 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
     });
   }
 
-  /** A place among the server's prepared transactions. */
-  async enterPrepared(timeoutMs: number): Promise<(() => void) | null> {
+  /** Whoever waits for an answer on it hears of it there; where nobody does, it is given out no more. */
+  #onBroken(client: PostgresClient): void {
+    this.#broken.add(client);
+    if (this.#atHand?.remove(client)) client.release(true);
+  }
+
+  /** To the places among the server's prepared transactions; a promise before the first. */
+  gate(): Gate | Promise<Gate> {
+    if (this.#openedGate !== undefined) return this.#openedGate;
     this.#gate ??= this.#openGate();
-    const gate = await this.#gate;
-    return (await gate.enter(timeoutMs)) ? () => gate.leave() : null;
+    return this.#gate;
   }
 
   async #openGate(): Promise<Gate> {
     const { preparedMax } = this.#options;
-    if (preparedMax !== undefined) return new Gate(preparedMax);
+    if (preparedMax !== undefined) {
+      this.#openedGate = new Gate(preparedMax);
+      return this.#openedGate;
+    }
     try {
       const { rows } = await this.ask("SHOW max_prepared_transactions");
       const max = Number((rows[0] as { max_prepared_transactions: string }).max_prepared_transactions);
       // At least one: where the server allows none it says so itself, in words.
-      return new Gate(Math.max(1, Math.floor(max * 0.8)));
+      this.#openedGate = new Gate(Math.max(1, Math.floor(max * 0.8)));
+      return this.#openedGate;
     } catch {
       this.#gate = undefined;
       return new Gate(postgresDefaults.preparedMax);
@@ -329,6 +363,12 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
     const made = pool ?? (await makePool(url as string, connectionsMax, this.#answerMs));
     // An idle connection that breaks is replaced; whoever uses one hears of it by the statement.
     made.on("error", ignoreIdle);
+    if (pool === undefined) {
+      this.#atHand = new AtHand({
+        isWaitedFor: () => made.waitingCount !== 0,
+        giveBack: (client) => client.release(),
+      });
+    }
     return made;
   }
 }
@@ -345,6 +385,10 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   #state: BranchState = "unused";
   #isSealed = false;
   #client: Promise<PostgresClient> | undefined;
+  /** Whether BEGIN has been sent. */
+  #isBegun = false;
+  /** The last statement, where it is said together with the order. */
+  #riding: string | null = null;
   #last:
     | {
         readonly text: string;
@@ -352,7 +396,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
         readonly expect: { rows: number; otherwise?: string } | undefined;
       }
     | undefined;
-  #leave: (() => void) | undefined;
+  /** Whose place it holds. */
+  #gate: Gate | undefined;
 
   constructor(resource: PostgresResource, ref: BranchRef, options: OpenOptions & { readonly isolation: string | undefined }) {
     this.#resource = resource;
@@ -379,13 +424,14 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   async prepare(parts: readonly BranchRef[]): Promise<{ readonly vote: Vote; readonly why?: string }> {
     this.seal();
     if (this.isReadOnly) return this.#endReading();
-    const leave = await this.#resource.enterPrepared(this.#options.timeoutMs);
-    if (leave === null) {
+    const opened = this.#resource.gate();
+    const gate = opened instanceof Gate ? opened : await opened;
+    if (!gate.maybeEnter() && !(await gate.enter(this.#options.timeoutMs))) {
       await this.rollback();
       return { vote: "no", why: "no free slot among max_prepared_transactions" };
     }
-    this.#leave = leave;
-    const client = await this.#begin();
+    this.#gate = gate;
+    const client = await this.#connect();
     if (this.#isOver) return this.#overtaken();
     this.#state = "preparing";
     // A statement that touched the wrong number of rows must not be prepared: with an expectation the vote waits for its
@@ -398,10 +444,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       return { vote: "no", why: early };
     }
     this.#state = "voting";
-    const [refusal, answer] = await Promise.all([
-      told,
-      this.#sendOrder(client, { parts, order: `PREPARE TRANSACTION '${preparedName(this.ref)}'` }),
-    ]);
+    const sent = this.#sendOrder(client, { parts, order: `PREPARE TRANSACTION '${preparedName(this.ref)}'` });
+    const [refusal, answer] = told === undefined ? [undefined, await sent] : await Promise.all([told, sent]);
     if ("error" in answer) {
       if (isDoubtful(answer.error)) throw answer.error;
       if (this.#isOver) return this.#overtaken();
@@ -418,7 +462,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     // The order to roll back came before this answer, and left what is prepared to recovery.
     if (this.#isOver) return this.#overtaken();
     this.#state = "prepared";
-    client.release();
+    this.#resource.release(client);
     return { vote: "yes" };
   }
 
@@ -457,6 +501,10 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
           this.#leaveGate();
           return "done";
         }
+        if (!this.#isBegun) {
+          this.#end(client, true);
+          return "done";
+        }
         // What is not prepared goes with its connection, if it does not go by itself.
         const isClean = await within(client.query("ROLLBACK"), postgresDefaults.answerMs, noAnswer).then(
           ({ command }) => command === "ROLLBACK",
@@ -470,7 +518,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
 
   async commitAlone(parts: readonly BranchRef[]): Promise<"done" | "rolled-back" | "unknown"> {
     this.seal();
-    const client = await this.#begin();
+    const client = await this.#connect();
     if (this.#isOver) return "rolled-back";
     this.#state = "preparing";
     const told = this.#sendLast(client);
@@ -479,7 +527,11 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       await this.rollback();
       return "rolled-back";
     }
-    const [, answer] = await Promise.all([told, this.#sendOrder(client, { parts, order: "COMMIT" })]);
+    // What is sent as one text is one transaction, and committed when its last answer comes.
+    const isOneText = !this.#isBegun && this.#options.isolation === undefined;
+    const sent = this.#sendOrder(client, isOneText ? { parts } : { parts, order: "COMMIT" });
+    if (told !== undefined) await told;
+    const answer = await sent;
     if ("error" in answer) {
       // A deferred constraint that fails at COMMIT is an answer; a lost connection is none.
       if (isDoubtful(answer.error)) {
@@ -490,14 +542,22 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       return "rolled-back";
     }
     this.#end(client, true);
-    return answer.command === "COMMIT" ? "done" : "rolled-back";
+    return answer.command === (isOneText ? "INSERT" : "COMMIT") ? "done" : "rolled-back";
   }
 
-  /** The kept statement, on the wire. Resolves with why the branch must not commit, if so. */
-  #sendLast(client: PostgresClient): Promise<string | undefined> {
+  /**
+   * The kept statement, on the wire: resolves with why the branch must not commit, if so. Undefined where there is none, or where
+   * it rides in one text with the order.
+   */
+  #sendLast(client: PostgresClient): Promise<string | undefined> | undefined {
     const last = this.#last;
-    if (last === undefined) return Promise.resolve(undefined);
+    if (last === undefined) return undefined;
     const { text, values, expect } = last;
+    if (expect === undefined) {
+      this.#riding = writtenIn(text, values);
+      if (this.#riding !== null) return undefined;
+    }
+    this.#begin(client);
     corkForNow(client);
     return client
       .query(text, values)
@@ -510,16 +570,22 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       );
   }
 
-  /** The marker and the order in one text: where the marker fails, the order is not reached. */
+  /** What is left to say, in one text: where a statement of it fails, the order is not reached. */
   async #sendOrder(
     client: PostgresClient,
-    { parts, order }: { readonly parts: readonly BranchRef[]; readonly order: string },
+    { parts, order }: { readonly parts: readonly BranchRef[]; readonly order?: string },
   ): Promise<{ readonly command: string } | { readonly error: unknown }> {
     const { gid, branch } = this.ref;
+    let text = `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ('${gid}', ${branch}, 0, 'do', '${formatParts(parts)}')`;
+    if (this.#riding !== null) text = `${this.#riding};\n${text}`;
+    if (order !== undefined) {
+      text = this.#isBegun ? `${text};\n${order}` : `${this.#beginning};\n${text};\n${order}`;
+      this.#isBegun = true;
+    }
     corkForNow(client);
-    const marker = `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ('${gid}', ${branch}, 0, 'do', '${formatParts(parts)}')`;
     try {
-      const results = (await client.query(`${marker}; ${order}`)) as unknown as readonly PostgresResult[];
+      // One result, or one for each statement.
+      const results = [await client.query(text)].flat();
       return { command: results.at(-1)?.command ?? "" };
     } catch (error) {
       return { error };
@@ -528,7 +594,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
 
   async #endReading(): Promise<{ readonly vote: Vote; readonly why?: string }> {
     if (this.#state === "unused") return { vote: "read-only" };
-    const client = await this.#begin();
+    const client = await this.#connect();
+    this.#begin(client);
     try {
       const { command } = await client.query("COMMIT");
       this.#end(client, true);
@@ -541,9 +608,10 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
 
   async #query(statement: unknown, values: unknown): Promise<PostgresResult> {
     this.#checkOpen(textOf(statement));
-    const client = await this.#begin();
+    const client = await this.#connect();
     // Rolled back while it waited for the connection, which by now may be somebody else's.
     if (this.#state !== "active") throw this.#closed();
+    this.#begin(client);
     return client.query(statement as string, values as unknown[]);
   }
 
@@ -557,18 +625,25 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     }
   }
 
-  /** A connection with an open transaction. BEGIN travels before the first statement, not ahead of it. */
-  #begin(): Promise<PostgresClient> {
-    this.#client ??= this.#resource.client().then((client) => {
-      const { isReadOnly, isolation } = this.#options;
-      const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`;
-      corkForNow(client);
-      // Should it fail, so does what follows.
-      client.query(`BEGIN${level}${isReadOnly ? " READ ONLY" : ""}`).catch(ignoreIdle);
-      return client;
-    });
+  #connect(): Promise<PostgresClient> {
+    this.#client ??= this.#resource.client();
     if (this.#state === "unused") this.#state = "active";
     return this.#client;
+  }
+
+  /** BEGIN travels before the first statement, not ahead of it. */
+  #begin(client: PostgresClient): void {
+    if (this.#isBegun) return;
+    this.#isBegun = true;
+    corkForNow(client);
+    // Should it fail, so does what follows.
+    client.query(this.#beginning).catch(ignoreIdle);
+  }
+
+  get #beginning(): string {
+    const { isReadOnly, isolation } = this.#options;
+    const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`;
+    return `BEGIN${level}${isReadOnly ? " READ ONLY" : ""}`;
   }
 
   #closed(): Error {
@@ -589,12 +664,13 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#leaveGate();
-    client.release(!isClean);
+    if (isClean) this.#resource.release(client);
+    else client.release(true);
   }
 
   #leaveGate(): void {
-    this.#leave?.();
-    this.#leave = undefined;
+    this.#gate?.leave();
+    this.#gate = undefined;
   }
 }
 

@@ -112,11 +112,20 @@ export class Transaction<R extends Resources> {
     }
   }
 
-  /** For the manager: the work, or the end of its time. */
-  async race<T>(work: () => Promise<T>): Promise<T> {
+  /** For the manager: the work, or the end of its time. Work that waits for nothing has no time to watch. */
+  async race<T>(work: () => T | Promise<T>): Promise<T> {
     const { signal } = this.#parts;
     signal?.throwIfAborted();
-    const value = await new Promise<T>((resolve, reject) => {
+    const done = work();
+    const value = isPromise(done) ? await this.#inTime(done, signal) : done;
+    // Work that waited for nothing may have given up itself.
+    signal?.throwIfAborted();
+    if (this.#failure !== undefined) throw this.#failure;
+    return value;
+  }
+
+  #inTime<T>(work: PromiseLike<T>, signal: AbortSignal | undefined): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
       const end = (reason: unknown): void => {
         this.#ending.abort(reason);
         reject(reason);
@@ -130,7 +139,7 @@ export class Transaction<R extends Resources> {
         timer.cancel();
         unfollow?.();
       };
-      work().then(
+      work.then(
         (result) => {
           settle();
           resolve(result);
@@ -141,8 +150,6 @@ export class Transaction<R extends Resources> {
         },
       );
     });
-    if (this.#failure !== undefined) throw this.#failure;
-    return value;
   }
 
   /** For the manager: its time ended the work. A timer may ring a moment before the clock says so. */
@@ -204,4 +211,8 @@ export class Transaction<R extends Resources> {
   #late(): Error {
     return new TransactionAborted(`Transaction ${this.gid} ran out of time.`, { gid: this.gid, why: "deadline" });
   }
+}
+
+function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
+  return typeof (value as PromiseLike<T> | null | undefined)?.then === "function";
 }
