@@ -9,6 +9,7 @@
  *   3 members    ours, with the decisions in a store of three processes on this machine, which share its two cores
  *   naive        a statement per round trip, one branch after the other, a state row of its own for begin, prepared and committed
  *   Atomikos     a JTA manager of the JVM on the same databases (`bench/peers/transactions`), in a process of its own, warm
+ *   marked       the same, whose branches also write the marker rows that ours write: the same statements
  *
  * Sketch: forced writes per transfer, in sequence: floor 1, ours 3 (prepare, decision, commit), last agent 3 (prepare, the agent,
  * commit) but fewer in sum (MariaDB 2, PostgreSQL 1, store 0). On one disk and two cores the processor decides, and with it
@@ -17,7 +18,6 @@
  */
 import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import type { Socket } from "node:net";
 import { resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import mysql from "mysql2/promise";
@@ -27,6 +27,7 @@ import { TransactionAborted } from "../src/transactions/errors.ts";
 import { type TransactionManager, transactions } from "../src/transactions/manager.ts";
 import { type MariadbResource, mariadb } from "../src/transactions/mariadb.ts";
 import { type PostgresResource, postgres } from "../src/transactions/postgres.ts";
+import { writtenIn } from "../src/transactions/written-in.ts";
 import { StoreMembers } from "../test/crash/store-members.ts";
 import { startMariadb } from "../test/servers/mariadb.ts";
 import { startPostgres } from "../test/servers/postgres.ts";
@@ -83,7 +84,9 @@ const tm: TransactionManager<Bank> = await transactions<Bank>({
     wallet: mariadb({ url: right.url, connectionsMax }),
   },
 });
-const members = values.forced ? undefined : await StoreMembers.start(folder, 3);
+/** What nobody asked for is not started: it would share the two processors. */
+const isWanted = (name: string): boolean => values.only === "" || values.only.split(",").includes(name);
+const members = values.forced || !isWanted("3 members") ? undefined : await StoreMembers.start(folder, 3);
 const three = members === undefined ? undefined : await connect({ url: members.url, timeoutMs: 20_000 });
 const tmThree =
   three === undefined
@@ -95,7 +98,10 @@ const tmThree =
           wallet: mariadb({ url: right.url, connectionsMax: 16 }),
         },
       });
-const jta = values.forced ? undefined : await startJta({ postgres: left.port, mariadb: right.port });
+const jta =
+  values.forced || !(isWanted("Atomikos") || isWanted("marked"))
+    ? undefined
+    : await startJta({ postgres: left.port, mariadb: right.port });
 if (jta !== undefined && "skipped" in jta) console.log(`No JVM manager: ${jta.skipped}.`);
 const leftSql = "UPDATE account SET balance = balance - 1 WHERE id = $1";
 const rightSql = "UPDATE account SET balance = balance + 1 WHERE id = ?";
@@ -117,7 +123,7 @@ const everyVariant: Readonly<Record<string, Transfer>> = {
 };
 
 const variants: Readonly<Record<string, Transfer>> = Object.fromEntries(
-  Object.entries(everyVariant).filter(([name]) => values.only === "" || values.only.split(",").includes(name)),
+  Object.entries(everyVariant).filter(([name]) => isWanted(name)),
 );
 if (values.forced) await countForced();
 else await measure();
@@ -156,18 +162,12 @@ async function bare(worker: number): Promise<void> {
   const [client, connection] = await Promise.all([leftPool.connect(), rightPool.getConnection()]);
   const xid = `'${gid}','1',1`;
   const prepareLeft = async (): Promise<void> => {
-    // One packet, as ours.
-    const { stream } = (client as unknown as { readonly connection: { readonly stream: Socket } }).connection;
-    stream.cork();
-    process.nextTick(() => stream.uncork());
-    const sent = [
-      client.query("BEGIN"),
-      client.query(leftSql, [worker]),
-      client.query(
-        `INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES ('${gid}', 1, 0, 'do', 'orders:1,wallet:2'); PREPARE TRANSACTION '${gid}'`,
-      ),
-    ];
-    await Promise.all(sent);
+    // One text, as ours.
+    await client.query(
+      `BEGIN;\n${writtenIn(leftSql, [worker])};\n` +
+        `INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES ('${gid}', 1, 0, 'do', 'orders:1,wallet:2');\n` +
+        `PREPARE TRANSACTION '${gid}'`,
+    );
     client.release();
   };
   const marker = connection.format("INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES (?, ?, 0, 'do', ?)", [
@@ -287,13 +287,14 @@ function loadsAt(connections: number): ReadonlyMap<string, (seconds: number) => 
     if (name === "3 members" && connections > barConnections) continue;
     loads.set(name, (seconds) => load(transfer, connections, seconds));
   }
-  if (
-    jta !== undefined &&
-    "measure" in jta &&
-    connections <= barConnections &&
-    (values.only === "" || values.only.includes("Atomikos"))
-  ) {
-    loads.set("Atomikos", async (seconds) => ({ ...(await jta.measure(connections, seconds)), cpu: undefined }));
+  if (jta !== undefined && "measure" in jta && connections <= barConnections) {
+    for (const name of ["Atomikos", "marked"].filter(isWanted)) {
+      const run = async (seconds: number) => ({
+        ...(await jta.measure(connections, seconds, name === "marked")),
+        cpu: undefined,
+      });
+      loads.set(name, run);
+    }
   }
   return loads;
 }
@@ -314,6 +315,7 @@ function printBars({
     ["ours", "bare", 0.85],
     ["last agent", "floor", 0.55],
     ["ours", "Atomikos", 2],
+    ["ours", "marked", 2],
     ["bare", "floor", undefined],
   ] as const;
   for (const [name, peer, bar] of bars) {

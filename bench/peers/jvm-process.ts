@@ -1,9 +1,9 @@
 /**
- * A peer that lives in a JVM: built by Maven on first use, spoken to by lines, warm for the whole bench.
+ * A peer that lives in a JVM: built by Maven on first use and when its source has changed, spoken to by lines, warm for the whole bench.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
-import { resolve } from "node:path";
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 
 export interface JvmProcess {
@@ -21,7 +21,8 @@ export async function startJvm(
   args: readonly string[],
 ): Promise<JvmProcess | { readonly skipped: string }> {
   const built = resolve(`node_modules/.bench-jvm/${folder}`);
-  if (!existsSync(`${built}/lib`)) {
+  // Also where the peer's source has changed since: what runs would else be an older peer, under the new one's name.
+  if (!existsSync(`${built}/lib`) || newestMs(resolve(`bench/peers/${folder}`)) > newestMs(`${built}/classes`)) {
     const goals = ["compile", "dependency:copy-dependencies", `-DoutputDirectory=${built}/lib`, `-Dbuild.folder=${built}`];
     const { status } = spawnSync("mvn", ["-q", "-B", "-f", resolve(`bench/peers/${folder}/pom.xml`), ...goals], {
       stdio: "inherit",
@@ -50,4 +51,12 @@ async function hear(child: ChildProcess, lines: AsyncIterator<string>, pattern: 
     if (done === true) throw new Error(`The JVM peer ended with ${child.exitCode ?? child.signalCode}.`);
     if (pattern.test(value)) return value;
   }
+}
+
+/** When the youngest file in the folder was written. */
+function newestMs(folder: string): number {
+  const times = readdirSync(folder, { recursive: true, withFileTypes: true }).flatMap((each) =>
+    each.isFile() ? [statSync(join(each.parentPath, each.name)).mtimeMs] : [],
+  );
+  return Math.max(0, ...times);
 }

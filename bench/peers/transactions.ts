@@ -7,7 +7,12 @@ import { startJvm } from "./jvm-process.ts";
 export interface JtaPeer {
   readonly name: string;
   readonly version: string;
-  measure(connections: number, seconds: number): Promise<{ readonly rate: number; readonly p50: number; readonly p99: number }>;
+  /** `marked`: each branch also writes the row that ours writes, the same INSERT with the same values. */
+  measure(
+    connections: number,
+    seconds: number,
+    marked: boolean,
+  ): Promise<{ readonly rate: number; readonly p50: number; readonly p99: number }>;
   stop(): void;
 }
 
@@ -22,8 +27,8 @@ export async function startJta(ports: {
   return {
     name: "Atomikos",
     version,
-    measure: async (connections, seconds) => {
-      jvm.say(`${connections} ${seconds}`);
+    measure: async (connections, seconds, marked) => {
+      jvm.say(`${connections} ${seconds} ${marked ? "marked" : "plain"}`);
       const line = await jvm.hear(/^[\d.E-]+ [\d.E-]+ [\d.E-]+$/);
       const [rate = 0, p50 = 0, p99 = 0] = line.split(" ").map(Number);
       return { rate, p50, p99 };

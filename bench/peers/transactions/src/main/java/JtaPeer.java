@@ -9,13 +9,17 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Properties;
+import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * The same transfer as the bench's other variants, under Atomikos: one UPDATE in PostgreSQL and one in MariaDB, in one JTA
- * transaction. Reads "CONNECTIONS SECONDS" lines and answers "RATE P50 P99" (transactions a second, milliseconds).
+ * transaction. Reads "CONNECTIONS SECONDS plain|marked" lines and answers "RATE P50 P99" (transactions a second, milliseconds).
+ * "marked": each branch also inserts the row that our branches write as their proof of commit.
  * Arguments: PostgreSQL's port, MariaDB's port, folder of the log.
  */
 public final class JtaPeer {
+  private static final AtomicLong names = new AtomicLong(System.nanoTime());
+
   public static void main(String[] args) throws Exception {
     System.setProperty("com.atomikos.icatch.log_base_dir", args[2]);
     System.setProperty("com.atomikos.icatch.max_actives", "-1");
@@ -36,7 +40,7 @@ public final class JtaPeer {
     BufferedReader orders = new BufferedReader(new InputStreamReader(System.in));
     for (String line; (line = orders.readLine()) != null; ) {
       String[] words = line.trim().split(" ");
-      System.out.println(run(manager, left, right, Integer.parseInt(words[0]), Double.parseDouble(words[1])));
+      System.out.println(run(manager, left, right, Integer.parseInt(words[0]), Double.parseDouble(words[1]), words[2].equals("marked")));
     }
     System.exit(0);
   }
@@ -52,7 +56,8 @@ public final class JtaPeer {
   }
 
   private static String run(
-      UserTransactionManager manager, AtomikosDataSourceBean left, AtomikosDataSourceBean right, int connections, double seconds)
+      UserTransactionManager manager, AtomikosDataSourceBean left, AtomikosDataSourceBean right, int connections, double seconds,
+      boolean marked)
       throws Exception {
     List<Long> took = Collections.synchronizedList(new ArrayList<>());
     long started = System.nanoTime();
@@ -60,7 +65,7 @@ public final class JtaPeer {
     Thread[] workers = new Thread[connections];
     for (int at = 0; at < connections; at++) {
       int worker = at;
-      workers[at] = new Thread(() -> work(manager, left, right, worker, until, took));
+      workers[at] = new Thread(() -> work(manager, left, right, worker, until, marked, took));
       workers[at].start();
     }
     for (Thread each : workers) each.join();
@@ -72,13 +77,16 @@ public final class JtaPeer {
   }
 
   private static void work(
-      UserTransactionManager manager, AtomikosDataSourceBean left, AtomikosDataSourceBean right, int worker, long until, List<Long> took) {
+      UserTransactionManager manager, AtomikosDataSourceBean left, AtomikosDataSourceBean right, int worker, long until,
+      boolean marked, List<Long> took) {
     try {
       while (System.nanoTime() < until) {
         long sent = System.nanoTime();
         manager.begin();
-        change(left, "UPDATE account SET balance = balance - 1 WHERE id = ?", worker);
-        change(right, "UPDATE account SET balance = balance + 1 WHERE id = ?", worker);
+        // As long as a name of ours.
+        String gid = marked ? "cv1.jtapee.jtajtajt." + Long.toString(names.incrementAndGet(), 36) : null;
+        change(left, "UPDATE account SET balance = balance - 1 WHERE id = ?", worker, gid, 1);
+        change(right, "UPDATE account SET balance = balance + 1 WHERE id = ?", worker, gid, 2);
         manager.commit();
         took.add(System.nanoTime() - sent);
       }
@@ -88,11 +96,20 @@ public final class JtaPeer {
     }
   }
 
-  private static void change(AtomikosDataSourceBean source, String sql, int worker) throws Exception {
-    try (Connection connection = source.getConnection();
-        PreparedStatement statement = connection.prepareStatement(sql)) {
-      statement.setInt(1, worker);
-      if (statement.executeUpdate() != 1) throw new IllegalStateException("no such account");
+  private static void change(AtomikosDataSourceBean source, String sql, int worker, String gid, int branch) throws Exception {
+    try (Connection connection = source.getConnection()) {
+      try (PreparedStatement statement = connection.prepareStatement(sql)) {
+        statement.setInt(1, worker);
+        if (statement.executeUpdate() != 1) throw new IllegalStateException("no such account");
+      }
+      if (gid == null) return;
+      try (PreparedStatement marker =
+          connection.prepareStatement("INSERT INTO conclave_mark (gid, br, cls, op, parts) VALUES (?, ?, 0, 'do', ?)")) {
+        marker.setString(1, gid);
+        marker.setInt(2, branch);
+        marker.setString(3, "orders:1,wallet:2");
+        marker.executeUpdate();
+      }
     }
   }
 }
