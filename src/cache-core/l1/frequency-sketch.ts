@@ -31,9 +31,26 @@ export class FrequencySketch {
 
   /** One more; answers the count it then has. */
   add(hash: number): number {
-    const count = Math.min(frequencyMax, this.count(hash) + 1);
-    this.raise(hash, count);
-    return count;
+    const counters = this.#counters;
+    const spread = fmix32(hash ^ 0x3c6ef372);
+    const block = (hash & this.#mask) * blockBytes;
+    const first = block + (spread & 15);
+    const second = block + 16 + ((spread >>> 8) & 15);
+    const third = block + 32 + ((spread >>> 16) & 15);
+    const fourth = block + 48 + (spread >>> 28);
+    const least = Math.min(
+      counters[first] as number,
+      counters[second] as number,
+      counters[third] as number,
+      counters[fourth] as number,
+    );
+    if (least >= frequencyMax) return frequencyMax;
+    // Only the lowest of them rise.
+    if (counters[first] === least) counters[first] = least + 1;
+    if (counters[second] === least) counters[second] = least + 1;
+    if (counters[third] === least) counters[third] = least + 1;
+    if (counters[fourth] === least) counters[fourth] = least + 1;
+    return least + 1;
   }
 
   count(hash: number): number {

@@ -43,6 +43,8 @@ const protectedShare = 0.8;
 export const windowShareAtFirst = 0.01;
 /** Uses, as a multiple of the entries, after which all counts are halved (TinyLFU §3.3). */
 const agingUses = 10;
+/** The cache is roomy until it holds this part of what fits. */
+const roomyPart = 4;
 /** Counts from which a refused candidate gets in by luck, once in 128: else a collision could be turned into a lock-out. */
 const luckyFrequency = 6;
 
@@ -64,6 +66,13 @@ export class WTinyLfu implements Policy {
   #guardedMax = 0;
   #count = 0;
   #uses = 0;
+  #agingAt = agingUses * firstSlot;
+  #weight = 0;
+  /**
+   * At most a quarter of the room is taken: the order of the entries does not matter yet, and a hit leaves the lists alone. By
+   * the time that the room is full most have been asked for again. (A half cost eight tenths of a point on one trace.)
+   */
+  #isRoomy = true;
 
   constructor({ weightMax, random, windowShare = windowShareAtFirst, tuner }: WTinyLfuOptions) {
     this.#weightMax = weightMax;
@@ -87,7 +96,7 @@ export class WTinyLfu implements Policy {
     this.#hashes[slot] = hash;
     this.#weights[slot] = weight;
     this.#frequencies[slot] = this.#sketch.add(hash);
-    this.#count++;
+    this.#resize(this.#count + 1, weight);
     this.#enter(window, slot);
     this.#used(slot);
   }
@@ -95,6 +104,10 @@ export class WTinyLfu implements Policy {
   hit(slot: number): void {
     const frequency = this.#frequencies[slot] as number;
     if (frequency < frequencyMax) this.#frequencies[slot] = frequency + 1;
+    if (this.#isRoomy) {
+      if (++this.#uses >= this.#agingAt) this.#age();
+      return;
+    }
     const region = this.#regions[slot] as number;
     if (region === probation) this.#promote(slot);
     else this.#lists.move(region, slot);
@@ -103,6 +116,7 @@ export class WTinyLfu implements Policy {
 
   reweigh(slot: number, weight: number): void {
     this.#regionWeights[this.#regions[slot] as number]! += weight - (this.#weights[slot] as number);
+    this.#resize(this.#count, weight - (this.#weights[slot] as number));
     this.#weights[slot] = weight;
   }
 
@@ -116,7 +130,7 @@ export class WTinyLfu implements Policy {
 
   remove(slot: number, isDisplaced: boolean): void {
     this.#leave(slot);
-    this.#count--;
+    this.#resize(this.#count - 1, -(this.#weights[slot] as number));
     if (!isDisplaced) return;
     this.#sketch.raise(this.#hashes[slot] as number, this.#frequencies[slot] as number);
     this.#tuner?.noteFull(this.#count);
@@ -126,7 +140,7 @@ export class WTinyLfu implements Policy {
     this.#lists.clear();
     this.#sketch.clear();
     this.#regionWeights.fill(0);
-    this.#count = 0;
+    this.#resize(0, -this.#weight);
     this.#uses = 0;
   }
 
@@ -152,6 +166,14 @@ export class WTinyLfu implements Policy {
     if (oldest !== probation) return oldest;
     const kept = this.#lists.oldest(guarded);
     return kept === guarded ? undefined : kept;
+  }
+
+  /** Another count of entries, and so much more weight. */
+  #resize(count: number, more: number): void {
+    this.#count = count;
+    this.#agingAt = agingUses * Math.max(count, firstSlot);
+    this.#weight += more;
+    this.#isRoomy = this.#weight <= this.#weightMax / roomyPart;
   }
 
   #promote(slot: number): void {
@@ -180,7 +202,7 @@ export class WTinyLfu implements Policy {
   }
 
   #used(slot: number): void {
-    if (++this.#uses >= agingUses * Math.max(this.#count, firstSlot)) this.#age();
+    if (++this.#uses >= this.#agingAt) this.#age();
     const tuner = this.#tuner;
     if (tuner !== undefined && tuner.sampledBelow !== 0) this.#tune(tuner, slot);
   }
