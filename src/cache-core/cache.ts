@@ -298,7 +298,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     const isTrusted = this.#shelf.isTrusted(nowMs);
     const entry = this.#shelf.peek(key);
     const isValid = entry !== undefined && this.#history.isValid(entry, entry.since);
-    const flight = this.#filler.flight(key);
+    const flight = this.#filler.flight(key, keyHash(key));
     const { tier, why } = this.#wherefrom({ entry, isValid, isTrusted, nowMs, flight });
     return {
       key,
@@ -375,7 +375,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
       this.#throwKnownError(key, hash, isTrusted, nowMs);
       const isDirect = !isTrusted || options.fresh === true;
       const joined =
-        isReached && options.fresh !== true && attempt < attemptsMax ? this.#joinable(key, isTrusted, nowMs) : undefined;
+        isReached && options.fresh !== true && attempt < attemptsMax ? this.#joinable(key, hash, isTrusted, nowMs) : undefined;
       const changes = this.#history.changes;
       let flight = joined;
       if (flight === undefined) {
@@ -394,7 +394,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
     }
   }
 
-  /** Whether L1 has nothing, and nothing but L2 and a load is to be thought of: `#read` would go straight to where they begin. */
+  /** Whether L1 has nothing, and nothing but flights, L2 and a load is to be thought of. */
   #mayReadPlainly(key: string, load: Load<V>, options: ReadOptions): boolean {
     return (
       typeof key === "string" &&
@@ -403,7 +403,6 @@ export class Cache<V = unknown> implements AsyncDisposable {
       this.#follower.epoch !== undefined &&
       this.#distrustedSinceMs === undefined &&
       this.#errors.size === 0 &&
-      this.#filler.flight(key) === undefined &&
       !this.#isCloned &&
       (options.softTimeoutMs ?? this.options.softTimeoutMs) === 0
     );
@@ -412,7 +411,9 @@ export class Cache<V = unknown> implements AsyncDisposable {
   /** `#read` for most of what goes to L2, in one promise: where many keys come in one answer, promises cost as much as all else. */
   #readPlainly(key: string, load: Load<V>, options: ReadOptions): Promise<V> {
     const nowMs = this.#platform.now();
-    if (!this.#shelf.isTrusted(nowMs)) return this.#read(key, load, options) as Promise<V>;
+    const hash = keyHash(key);
+    const isAlone = this.#shelf.isTrusted(nowMs) && this.#filler.flight(key, hash) === undefined;
+    if (!isAlone) return this.#read(key, load, options) as Promise<V>;
     return new Promise((resolve) => {
       if (options !== noOptions) checkReadOptions(options);
       this.#metrics.misses++;
@@ -420,7 +421,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
         if (news.kind === "landed") resolve(news.landing.value as V);
         else resolve(this.#afterNews(flight, news, options));
       };
-      this.#filler.begin({ key, keyHash: keyHash(key), nowMs }, new PlainPlan(load, options, onFirst));
+      this.#filler.begin({ key, keyHash: hash, nowMs }, new PlainPlan(load, options, onFirst));
     });
   }
 
@@ -434,8 +435,8 @@ export class Cache<V = unknown> implements AsyncDisposable {
    * Who does not know how current he is joins only what asks the origin and began within the bound: what was invalidated
    * before that is in it.
    */
-  #joinable(key: string, isTrusted: boolean, nowMs: number): Flight<V> | undefined {
-    const flight = this.#filler.flight(key);
+  #joinable(key: string, hash: number, isTrusted: boolean, nowMs: number): Flight<V> | undefined {
+    const flight = this.#filler.flight(key, hash);
     if (flight === undefined || !mayJoin(flight, this.#history)) return undefined;
     if (isTrusted) return flight;
     return flight.isDirect && nowMs - flight.startedMs <= this.options.maxStaleMs ? flight : undefined;
@@ -514,7 +515,7 @@ export class Cache<V = unknown> implements AsyncDisposable {
   #maybeLoadEarly(entry: CacheEntry<V>, nowMs: number, load: Load<V>, options: ReadOptions = noOptions): void {
     const { earlyRefresh } = this.options;
     if (!drawsEarly(entry, { nowMs, earlyRefresh, uint32: this.#platform.randomUint32() })) return;
-    if (this.#filler.flight(entry.key) !== undefined) return;
+    if (this.#filler.flight(entry.key, entry.keyHash) !== undefined) return;
     this.#metrics.earlyRefreshes++;
     // One draw that wins is enough, whatever becomes of its load.
     entry.earlyMs = nowMs + Math.max(entry.deltaMs, 100);

@@ -78,7 +78,7 @@ export function openEnvelope(
 const nothingMore: readonly [null, readonly string[]] = [null, []];
 
 function seal(codec: Codec, keyHash: number, body: string): number {
-  return codec.checksum(body, keyHash % 2 ** 32);
+  return codec.checksum(body, keyHash >>> 0);
 }
 
 /** Where the header has been read up to. */

@@ -79,8 +79,8 @@ export class Filler<V> {
   }
 
   /** The latest for this key. */
-  flight(key: string): Flight<V> | undefined {
-    return this.#flights.get(key);
+  flight(key: string, hash: number): Flight<V> | undefined {
+    return this.#flights.get(key, hash);
   }
 
   /** `nowMs`: now. */

@@ -47,8 +47,6 @@ export class Flight<V> implements Departure {
   readonly life: number;
   readonly startedMs: number;
   readonly isDirect: boolean;
-  /** Among the flights under way; set by them alone. */
-  place = -1;
   /** What L2 had in its grace, for those who would rather not wait for the load. */
   stale: CacheEntry<V> | undefined;
   readonly #onFirst: ((flight: Flight<V>, news: FirstNews<V>) => void) | undefined;

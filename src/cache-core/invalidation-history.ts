@@ -9,7 +9,7 @@
  * revision that the process had seen before the load began, so everything up to it is in the value.
  * Source of the idea: leases of memcache at Facebook (Nishtala et al., NSDI 2013, §3.2.1), with revisions in place of tokens.
  */
-import { type CounterState, type Mark, nameSlots, prefixSlots } from "./invalidation.ts";
+import { type CounterState, type Mark, prefixSlots, slotOf } from "./invalidation.ts";
 
 /** What is asked about. */
 export interface Subject {
@@ -58,8 +58,8 @@ export class InvalidationHistory {
 
   isValid(subject: Subject, since: number): boolean {
     if (subject.life !== this.life) return false;
-    if (!slotAllows(this.#keys[subject.keyHash % nameSlots], subject.keyHash, since)) return false;
-    for (const hash of subject.tagHashes) if (!slotAllows(this.#tags[hash % nameSlots], hash, since)) return false;
+    if (!slotAllows(this.#keys[slotOf(subject.keyHash)], subject.keyHash, since)) return false;
+    for (const hash of subject.tagHashes) if (!slotAllows(this.#tags[slotOf(hash)], hash, since)) return false;
     if (this.#prefixFloor > since) return false;
     for (const { prefix, revision } of this.#prefixes) if (revision > since && subject.key.startsWith(prefix)) return false;
     return true;
@@ -84,7 +84,7 @@ export class InvalidationHistory {
   learnOwn(marks: readonly Mark[], revision: number): void {
     for (const mark of marks) {
       if (mark.kind === "prefix") this.#addPrefix(mark.prefix, revision);
-      else addName(this.#slot(mark.kind, mark.hash % nameSlots), mark.hash, revision);
+      else addName(this.#slot(mark.kind, slotOf(mark.hash)), mark.hash, revision);
     }
     this.changes++;
   }

@@ -67,8 +67,13 @@ export function counterWrites(marks: readonly Mark[]): Op[] {
   return writes;
 }
 
+/** Of a name's 53 bits the low ones, which are whole numbers of 32 bits: the rest of a division by more takes longer than a look-up. */
+export function slotOf(hash: number): number {
+  return (hash >>> 0) % nameSlots;
+}
+
 export function counterKey(mark: Mark): string {
-  const slot = mark.kind === "prefix" ? keyHash(mark.prefix) % prefixSlots : mark.hash % nameSlots;
+  const slot = mark.kind === "prefix" ? keyHash(mark.prefix) % prefixSlots : slotOf(mark.hash);
   return `i/${letters[mark.kind]}/${slot}`;
 }
 
