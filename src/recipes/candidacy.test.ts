@@ -103,4 +103,22 @@ describe("an election with priorities", () => {
     await platform.advance(4_000);
     expect(served).toEqual(["first", "other"]);
   });
+
+  test("lets a choice stand that a leader without a connection cannot take back, and nothing fails for it", async () => {
+    const { platform, terms, candidate, engine } = world();
+    const { twin } = candidate("first", 0);
+    await platform.advance(50);
+    candidate("high", 9);
+    const { twin: unready } = candidate("chosen", 1);
+    await platform.advance(200);
+    const { term } = terms.get("first") as { term: Term };
+    const id = (await createElection(engine, "e").candidates()).find(({ value }) => value === "chosen")?.id ?? "";
+    unready.cutOff();
+    const transferring = term.transferTo(id, { waitMs: 300 }).catch((error: unknown) => error);
+    await platform.advance(100);
+    twin.cutOff();
+    // The call that would take it back ends without an answer; a failure that nobody hears would fail this run.
+    await platform.advance(30_000);
+    expect(await transferring).toMatchObject({ code: "WAIT_TIMEOUT" });
+  });
 });

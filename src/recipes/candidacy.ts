@@ -79,8 +79,8 @@ export class Candidacy {
         stepAside();
         return;
       }
-    } catch (error) {
-      if (!signal.aborted) throw error;
+    } catch {
+      // Broken off, or refused for good: then its place in the line is refused as well.
     }
   }
 
@@ -145,17 +145,28 @@ export async function choose(
       if (isNext(state)) return;
     }
   } catch (error) {
-    const takeBack = {
-      if: [{ key: chosen, target: "value", is: "equal", to: id }],
-      then: [{ kind: "delete", range: { key: chosen } }],
-    } as const;
-    background(store.txn(takeBack), "taking a choice back");
+    background(takeBack(store, id, signal), "taking a choice back");
     if (error !== timeIsUp) throw error;
     throw conclaveError("WAIT_TIMEOUT", `The candidate ${JSON.stringify(id)} did not stand ready within ${waitMs} ms.`);
   } finally {
     timer.cancel();
     link.abort();
     link.unlink();
+  }
+}
+
+/** Asks until it is answered or the term is over. Never rejects: a choice that stays goes with the chosen one's session. */
+async function takeBack(store: Store, id: string, signal: AbortSignal): Promise<void> {
+  const { platform } = store;
+  const txn = {
+    if: [{ key: chosen, target: "value", is: "equal", to: id }],
+    then: [{ kind: "delete", range: { key: chosen } }],
+  } as const;
+  try {
+    // Once even after the term, which may be what broke the transfer off.
+    await store.txn(txn).catch(() => insist(() => store.txn(txn, { signal }), { platform, signal, ref: false }));
+  } catch {
+    // Courtesy, and no more: whoever stands first leads.
   }
 }
 
