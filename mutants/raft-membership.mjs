@@ -113,8 +113,6 @@ export default [
     find: "return index > this.#committed && isVoter(this.#configurations.at(index - 1).configuration, this.#self);",
     replace: "return index < 0;",
     source: "thesis §4.2.2; ours until seed 1314",
-    explained:
-      "Some ten million steps of each base pass without the one schedule that seed 1314 once was: the only member with the whole log is the one that is being removed. membership.paper.test.ts quotes the sentence and kills it.",
   },
   {
     name: "leadership goes to a follower that lags",
@@ -177,8 +175,6 @@ export default [
     find: "if (this.#term > 0 && !this.#isAlone()) this.#promisedUntilMs = this.#nowMs + this.#promiseMs;",
     replace: "",
     source: "thesis §6.4.1: the promise is not durable",
-    explained:
-      "The restart, the election without the old leader and its lease, still unexpired, have to fall within one promise; thirty million steps did not see it. lease.paper.test.ts kills it.",
   },
   {
     name: "one promise makes a lease",

@@ -69,8 +69,6 @@ export default [
     find: "this.#commitTo(Math.min(message.commitIndex, end));",
     replace: "this.#commitTo(Math.min(message.commitIndex, this.#log.lastIndex));",
     source: "Raft Figure 2, AppendEntries step 5",
-    explained:
-      "No schedule reaches it: our hints name the true point of agreement or one above it, never one below, so the first append that a follower accepts ends at or beyond that point and drops what differs behind it. The paper's sentence is kept, and raft.paper.test.ts kills it.",
   },
   {
     name: "votes twice in a term",
@@ -92,8 +90,6 @@ export default [
     find: "if (this.#log.lastTerm > this.#term) {\n      this.#term = this.#log.lastTerm;",
     replace: "if (this.#log.lastTerm > this.#term + 1e9) {\n      this.#term = this.#log.lastTerm;",
     source: "ours: seed 3014 of the core world, once members were cut off with slow disks",
-    explained:
-      "A snapshot has to reach the disk before its term, and the power to fail in between, in a member that campaigns next: one seed in some thousands (3014, 200402). raft.paper.test.ts kills it.",
   },
   {
     name: "a heartbeat's commit index is not bound by what the follower confirmed",

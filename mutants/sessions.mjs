@@ -13,8 +13,9 @@ export default [
     ],
     world: "stack",
     source: "etcd 15247",
-    explained:
-      "Two other rules stop it: check-quorum deposes a leader within 1.2 s of being cut off, and its successor gives every session a full TTL from its own start. The three fail independently, so the proof is kept.",
+    harmless:
+      "Check-quorum deposes a leader within 1.2 s of being cut off, and its successor gives every session a full TTL from its own start.",
+    pair: "a leader that nobody deposes confirms keep-alives without proof",
   },
   {
     name: "a new leader cuts leases short",
@@ -51,6 +52,8 @@ export default [
   },
   {
     name: "a leader that slept expires everybody at once",
+    harmless:
+      "Whose deadline fell into the leader's sleep was not confirmed for a whole TTL, and has given its session up by its own clock at two thirds of it. The rule spares clients that keep no clock of their own.",
     source: "etcd 15247: a paused leader revokes leases by its own late clock",
     file: "replica/session-keeper.ts",
     find: "const wasAsleep = nowMs > this.#dueMs + asleepMs;",
@@ -59,8 +62,9 @@ export default [
   },
   {
     name: "a session is confirmed while its end is under way",
-    explained:
-      "A client that was not confirmed for two thirds of a TTL has given its session up by its own clock and asks no more, so nobody asks while the end is under way. The two rules fail independently, so the check is kept.",
+    harmless:
+      "A client that was not confirmed for two thirds of a TTL has given its session up by its own clock and asks no more, so nobody asks while the end is under way.",
+    pair: "a session is confirmed while its end is under way, to a client that counts on every millisecond",
     file: "replica/session-keeper.ts",
     find: "if (kept === undefined || kept.expiring) return false;",
     replace: "if (kept === undefined) return false;",

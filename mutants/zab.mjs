@@ -46,8 +46,9 @@ export default [
   },
   {
     name: "zab: the leader leads with less than its quorum knows",
-    explained:
-      "Phase 0 asks a quorum by the same comparison before anybody leads, and the history of a member that looks for a leader does not grow. The two rules fail independently, so the check is kept.",
+    harmless:
+      "Phase 0 asks a quorum by the same comparison before anybody leads, and the history of a member that looks for a leader does not grow.",
+    pair: "zab: neither the search nor the leader looks for who knows most",
     source: "DSN'11 §IV.A step l.1.2: the initial history is the latest of the quorum's",
     file,
     protocol,
@@ -64,13 +65,24 @@ export default [
   },
   {
     name: "zab: established by one member fewer",
-    explained:
-      "Equivalent: every letter of a leader waits for its epoch on its own disk, and a disk keeps the order of its writes, so its history is there before anybody can answer.",
-    source: "off by one in a quorum",
+    source:
+      "off by one in a quorum; in a group of three or more every letter of a leader waits for its epoch on its own disk, so only a group of one shows it",
     file,
     protocol,
     find: "      member === this.#self ? ownIsDurable : (leading.followers.get(member)?.isActive ?? false);",
     replace: "      member === this.#self || (leading.followers.get(member)?.isActive ?? false);",
+    world: "servers",
+    tests: ["src/consensus/zab/zab.alone.test.ts"],
+  },
+  {
+    name: "zab: established before the epoch is on the leader's disk",
+    source: "`||` for `&&`: found by changing operators",
+    file,
+    protocol,
+    find: "this.#epochSequence <= this.#durableSequence && this.#durableIndex >= leading.initialIndex;",
+    replace: "this.#epochSequence <= this.#durableSequence || this.#durableIndex >= leading.initialIndex;",
+    world: "servers",
+    tests: ["src/consensus/zab/zab.alone.test.ts"],
   },
   {
     name: "zab: acks of followers that do not belong to the epoch count",

@@ -3,15 +3,18 @@
 // it red. The source has no switch for any of them: each is a patch on a copy, and one that does not apply is an error.
 //
 //   npm run mutants -- [--only TEXT] [--protocol NAME] [--cpu-seconds N] [--base N[,N...]] [--jobs N]
-//                      [--json FILE] [--markdown FILE] [--shrink FOLDER] [--replay FILE] [--check] [--part K/N]
+//                      [--json FILE] [--markdown FILE] [--shrink FOLDER] [--replay FILE] [--check] [--part K/N] [--harmless]
 //
 // The bugs stand in `mutants/*.mjs`; each file default-exports an array of
 //   { name, source, file, find, replace, also?: [{ file?, find, replace }], protocol?: "raft", world?: "core", tests?, explained? }
-// `world: "servers"`: what no simulator runs; hunted by its `tests`, on real servers, once and not from any base.
+// `world: "servers"`: what no simulator runs, or reaches in its budget; hunted by its `tests`, once and not from any base.
 // `--shrink` saves a short schedule of each kill in the core and stack worlds into the folder (docs/schedule-format.md).
 // `--replay` runs one saved schedule on each bug instead of hunting it. `--part 2/6`: the second of six shares of the list.
 // `source`: who shipped it, or which sentence it breaks. `find` must stand exactly once in `src/<file>`.
 // `explained`: why a survivor may survive; it is printed, and it still counts as a survivor.
+// `harmless`: why this change alone can do no harm: another rule of the code stops it, or nothing can tell it from the
+// original. It is not hunted unless `--harmless` asks for it. `pair`: the row that plants it together with the rule that
+// stops it, and must die.
 // Exit code: 0 all died with every base, 1 one survived, 2 a patch does not apply or a copy does not build.
 import { spawn } from "node:child_process";
 import {
@@ -43,6 +46,7 @@ const values = flagsOf(import.meta.url, {
   replay: { type: "string" },
   check: { type: "boolean", default: false },
   part: { type: "string", default: "1/1" },
+  harmless: { type: "boolean", default: false },
 });
 const bases = values.base.split(",").map(Number);
 const budget = Number(values["cpu-seconds"]);
@@ -58,7 +62,8 @@ if (values.check) {
 }
 
 const folder = join(root, "node_modules", `.mutants-${process.pid}`);
-const waiting = mutants.flatMap((mutant) => basesOf(mutant).map((base) => ({ mutant, base })));
+const hunted = mutants.filter(({ harmless }) => harmless === undefined || values.harmless);
+const waiting = hunted.flatMap((mutant) => basesOf(mutant).map((base) => ({ mutant, base })));
 const rows = [];
 let broken = false;
 try {
@@ -82,6 +87,8 @@ async function readMutants() {
     if (names.has(name)) throw new Error(`Two mutants are called "${name}".`);
     names.add(name);
   }
+  for (const { name, pair } of lists)
+    if (pair !== undefined && !names.has(pair)) throw new Error(`"${name}" names a pair that is in no list: "${pair}"`);
   const text = values.only.toLowerCase();
   const chosen = lists.filter(
     (mutant) =>
@@ -275,7 +282,7 @@ function printRow({ name, base, invariant, seed, steps, seconds }) {
 }
 
 function report() {
-  const byMutant = mutants.map((mutant) => ({ mutant, found: rows.filter((row) => row.name === mutant.name) }));
+  const byMutant = hunted.map((mutant) => ({ mutant, found: rows.filter((row) => row.name === mutant.name) }));
   const survivors = rows.filter((row) => row.invariant === undefined);
   if (values.json !== undefined) {
     const table = rows.map(({ find, replace, also, ...row }) => row);
@@ -289,8 +296,10 @@ function report() {
   }
   const dead = byMutant.filter(({ found }) => found.length > 0 && found.every((row) => row.invariant !== undefined)).length;
   console.log(
-    `${dead} of ${mutants.length} died with every one of ${bases.length} seed bases; ${survivors.length} hunts without a kill`,
+    `${dead} of ${hunted.length} died with every one of ${bases.length} seed bases; ${survivors.length} hunts without a kill`,
   );
+  for (const { name, harmless, pair } of mutants.filter((mutant) => !hunted.includes(mutant)))
+    console.log(`not hunted: ${name}: ${harmless}${pair === undefined ? "" : ` With it: "${pair}".`}`);
   process.exitCode = broken ? 2 : survivors.length === 0 ? 0 : 1;
 }
 

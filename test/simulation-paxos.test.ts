@@ -24,8 +24,10 @@ interface Report {
 
 async function simulate(...args: readonly string[]): Promise<Report> {
   const all = ["dist/simulator/main.js", "--protocol", "paxos", "--json", ...args];
-  const child = run(process.execPath, all, { maxBuffer: 1e8 }).catch((error: { stdout: string }) => error);
-  return JSON.parse((await child).stdout) as Report;
+  const child = run(process.execPath, all, { maxBuffer: 1e8 }).catch((error: { stdout: string; stderr: string }) => error);
+  const { stdout, stderr } = await child;
+  if (stdout === "") throw new Error(`No report: ${stderr.slice(-2_000)}`);
+  return JSON.parse(stdout) as Report;
 }
 
 for (const [world, seeds] of [

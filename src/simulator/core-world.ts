@@ -80,6 +80,7 @@ export class CoreWorld implements FaultTarget {
   readonly #dice: Dice;
   readonly #setup: Setup;
   readonly #protocol: Protocol;
+  readonly #isClaim: (message: unknown) => boolean;
   readonly #network: Datagrams;
   readonly #player: FaultPlayer;
   readonly #nodes = new Map<string, Node>();
@@ -91,6 +92,8 @@ export class CoreWorld implements FaultTarget {
   readonly #records: boolean;
   /** Undefined while the faults last. */
   healedAtMs: number | undefined;
+  /** Will be cut off when it has written down that it is a voter no more. */
+  #leaver: string | undefined;
   #ticket = 0;
   #trace = 0;
 
@@ -105,6 +108,7 @@ export class CoreWorld implements FaultTarget {
     this.#setup = setup;
     this.#dice = new Dice(parts.dice);
     this.#protocol = protocol.withLimits(setup.limits);
+    this.#isClaim = (message) => protocol.isClaim(message);
     this.#operator = protocol.hasMembership ? new Operator(this.#dice.stream("operator")) : undefined;
     this.members = [...setup.voters, ...setup.spares];
     this.#configuration = { voters: setup.voters, learners: [] };
@@ -131,7 +135,14 @@ export class CoreWorld implements FaultTarget {
   run(floors: RunFloors, filter = new FaultFilter()): CoreWorldReport {
     for (const node of this.#nodes.values()) this.#boot(node);
     const strike = (event: FaultEvent): void => this.#do(event);
-    const faults = new FaultSchedule({ queue: this.#queue, random: this.#dice.stream("faults"), target: this, strike, filter });
+    const faults = new FaultSchedule({
+      queue: this.#queue,
+      random: this.#dice.stream("faults"),
+      target: this,
+      strike,
+      filter,
+      ambushes: this.#dice.stream("ambushes"),
+    });
     const load = this.#planLoad("load", (event) => this.#do(event));
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.checker.counts)) {
@@ -214,7 +225,8 @@ export class CoreWorld implements FaultTarget {
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
     this.#planLoad("load in peace", (event) => this.#load(event));
     this.#settle();
-    this.#loseMinority();
+    if (this.#maySeeOff()) this.#seeOffLeader();
+    else this.#loseMinority();
     return {
       steps: this.#queue.steps,
       virtualMs: this.#queue.nowMs,
@@ -290,6 +302,65 @@ export class CoreWorld implements FaultTarget {
       if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
       throw new InvariantViolation("QuorumSuffices", `[${gone}] are gone, and [${left}] commit nothing for ${settleMs} ms`);
     }
+  }
+
+  #maySeeOff(): boolean {
+    const leader = this.leader() as string;
+    const { voters } = this.#node(leader).core.probe().configuration;
+    return this.#operator !== undefined && voters.length >= 4 && voters.length % 2 === 0 && voters.includes(leader);
+  }
+
+  /**
+   * The leader of an even number of voters removes itself, is cut off the moment it has written so down, and one of the
+   * others goes for good. The rest still needs the leader's vote, which only a log as long as its own would get: so it has to
+   * campaign, no voter of its own configuration any more (thesis §4.2.2; once seed 1314).
+   */
+  #seeOffLeader(): void {
+    const leader = this.leader() as string;
+    const node = this.#node(leader);
+    const { voters } = node.core.probe().configuration;
+    const others = voters.filter((member) => member !== leader);
+    const waitFor = (isDone: () => boolean, what: string): void => {
+      const untilMs = this.#queue.nowMs + settleMs;
+      while (!isDone()) {
+        if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
+        throw new InvariantViolation("QuorumSuffices", `${leader} left [${voters}], and ${what} does not come in ${settleMs} ms`);
+      }
+    };
+    const isLeading = (): boolean => node.core.probe().role === "leader";
+    this.#leaver = leader;
+    const ask = (): void => {
+      if (this.#leaver === undefined || !isLeading()) return;
+      const change = { kind: "remove", member: leader } as const;
+      this.#feed(node, { kind: "change", nowMs: this.#clock(node), ticket: ++this.#ticket, change });
+      // Refused while an older change is not committed, or under way.
+      this.#queue.schedule(500, ask);
+    };
+    ask();
+    waitFor(() => this.#leaver === undefined || !isLeading(), "the end of the joint configuration");
+    if (this.#leaver === undefined) {
+      this.crash(this.#dice.stream("minority").pick(others));
+      waitFor(() => !isLeading(), "the end of its leadership");
+      for (const member of this.members) this.#openBothWays(leader, member);
+    }
+    const goal = this.checker.committed + 3;
+    waitFor(() => this.checker.committed >= goal, "a commit");
+  }
+
+  /** Before the first letter that would tell of it leaves. */
+  #maybeCutOff(node: Node): void {
+    const { voters, outgoing } = node.core.probe().configuration;
+    if (outgoing !== undefined || voters.includes(node.name)) return;
+    this.#leaver = undefined;
+    for (const member of this.members) {
+      this.#network.cut(node.name, member);
+      this.#network.cut(member, node.name);
+    }
+  }
+
+  #openBothWays(one: string, two: string): void {
+    this.#network.open(one, two);
+    this.#network.open(two, one);
   }
 
   #leastProgress(): number {
@@ -450,6 +521,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   #post(node: Node): void {
+    if (this.#leaver === node.name) this.#maybeCutOff(node);
     if (node.waiting.length === 0) return;
     const waiting: Node["waiting"] = [];
     for (const letter of node.waiting) {
@@ -461,6 +533,7 @@ export class CoreWorld implements FaultTarget {
       // Decoded once for the checker, which keeps nothing of it, and for whoever gets the first copy; a double is decoded anew.
       let message: unknown = this.#protocol.decode(frame);
       this.checker.onWire?.(node.name, to, message);
+      if (this.#isClaim(message)) this.#player.spot("claim", node.name);
       this.#network.send(node.name, to, () => {
         this.#arrive(node.name, this.#node(to), frame, message ?? this.#protocol.decode(frame));
         message = undefined;
@@ -565,6 +638,7 @@ export class CoreWorld implements FaultTarget {
           throw new InvariantViolation("SnapshotWhole", `${node.name} installs ${index} from the bytes of ${content}`);
         const snapshot = { index, term, configuration, stampMs, lengthBytes: snapshotBytes };
         node.disk.putSnapshot(snapshot, { underWay: node.pending.length });
+        if (this.#player.spot("install", node.name)) return;
         node.deliveredCount = index;
         this.#feed(node, { kind: "snapshot-installed", nowMs: this.#clock(node), index, ok: true, stampMs });
       }),

@@ -42,6 +42,8 @@ const stack = {
   "a guard refuses": 30,
   "a client sleeps longer than its lease": 500,
   "an item of a queue is given back": 110,
+  "a subscriber is told of a gap": 4,
+  "leadership is handed over by name": 5,
   "a latch opens": 200,
   "a double barrier lets its members in": 180,
 } as const;

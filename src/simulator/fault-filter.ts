@@ -26,7 +26,7 @@ export const scheduledFaults = [
 /** Events that need members with real disks: the stack world. */
 export const diskFaults = ["bit-flip", "misdirect", "disk-full", "fail-writes"] as const;
 /** What a run is like from its beginning. */
-export const conditions = ["drift", "tiny-limits", "leader-bias", "wipe", "client-pause"] as const;
+export const conditions = ["drift", "tiny-limits", "leader-bias", "ambush", "wipe", "client-pause"] as const;
 /** What a lying replica may be up to (PBFT). */
 export const misdeeds = [
   "silent",
@@ -70,6 +70,11 @@ export class FaultFilter {
     return (this.#only === undefined || this.#only.has(name)) && !this.#without.has(name);
   }
 
+  /** Whether it was taken out by name: what strikes in another's service must not bring it back. */
+  rulesOut(name: FaultClass): boolean {
+    return this.#without.has(name);
+  }
+
   /** Of what is possible, what this run knows: what was asked for by name, or what the seed drew and nobody ruled out. */
   choose<T extends FaultClass>(possible: readonly T[], drawn: readonly T[]): readonly T[] {
     return (this.#only === undefined ? drawn : possible).filter((name) => this.allows(name));
@@ -94,5 +99,5 @@ export const faultClassHelp = `  --faults NAMES  only these kinds of fault, in e
   --no-faults NAMES  all but these. Kinds, separated by commas:
                     ${scheduledFaults.join(", ")}
                   where members have disks (stack): ${diskFaults.join(", ")}, wipe
-                  from the beginning: drift, tiny-limits, leader-bias, client-pause (stack)
+                  from the beginning: drift, tiny-limits, leader-bias, ambush (core), client-pause (stack)
                   liars (pbft): ${misdeeds.join(", ")}, twin`;

@@ -4,7 +4,12 @@
 import { unreachable } from "../base/assert.ts";
 import { calmNetwork, type Datagrams } from "./datagrams.ts";
 import type { EventQueue } from "./event-queue.ts";
-import type { DiskFaultEvent, FaultEvent, LinkPair } from "./schedule.ts";
+import type { DiskFaultEvent, FaultEvent, LinkPair, Moment } from "./schedule.ts";
+
+type Ambush = Extract<FaultEvent, { do: "ambush" }>;
+
+/** How much slower the disks of the others are while a member is cut off from all but one. */
+const ambushDiskFactor = 500;
 
 /** What a world lets be done to its members. */
 export interface FaultTarget {
@@ -25,6 +30,7 @@ export class FaultPlayer {
   readonly #queue: EventQueue;
   readonly #target: FaultTarget;
   readonly #network: Datagrams;
+  #ambushes: readonly Ambush[] = [];
 
   constructor(parts: { readonly queue: EventQueue; readonly target: FaultTarget; readonly network: Datagrams }) {
     this.#queue = parts.queue;
@@ -53,6 +59,9 @@ export class FaultPlayer {
       case "network":
         this.#network.faults = event.faults;
         break;
+      case "ambush":
+        this.#ambushes = [...this.#ambushes, event];
+        break;
       case "bit-flip":
       case "misdirect":
       case "disk-full":
@@ -64,8 +73,31 @@ export class FaultPlayer {
     }
   }
 
+  /** The member is at this moment: whoever waits for it there strikes, once. Answers whether somebody did. */
+  spot(moment: Moment, member: string): boolean {
+    const ambush = this.#ambushes.find(({ at }) => at === moment);
+    if (ambush === undefined) return false;
+    this.#ambushes = this.#ambushes.filter((one) => one !== ambush);
+    const { strike, one, forMs } = ambush;
+    // At the end of this moment: the letter of a claim is on its way.
+    if (strike === "crash") this.#queue.schedule(0, () => this.#crash(member, forMs));
+    else if (strike === "pause") this.#target.pause(member, forMs);
+    else {
+      const others = this.#target.members.filter((other) => other !== member);
+      const cutOff = others.filter((_, index) => index !== one % others.length);
+      const links = cutOff.flatMap((other): LinkPair[] => [
+        [member, other],
+        [other, member],
+      ]);
+      this.#block(links, "cut", forMs);
+      for (const other of cutOff) this.#slowDisk({ do: "slow-disk", member: other, factor: ambushDiskFactor, forMs: 2 * forMs });
+    }
+    return true;
+  }
+
   /** Everything broken is mended. */
   heal(): void {
+    this.#ambushes = [];
     this.#network.faults = calmNetwork;
     for (const from of this.#target.members) {
       this.#target.slowDisk(from, 1);

@@ -21,6 +21,9 @@ const durationsMs = [
   [3_000, 9_000],
 ] as const;
 
+/** What each strike of an ambush consists of. */
+const strikeKinds = { crash: ["crash"], pause: ["pause"], "all-but-one": ["cut", "slow-disk"] } as const;
+
 export class FaultSchedule {
   readonly enabled: readonly FaultKind[];
   readonly #queue: EventQueue;
@@ -38,6 +41,8 @@ export class FaultSchedule {
     readonly strike: (event: FaultEvent) => void;
     /** Default: everything, as the seed draws. */
     readonly filter?: FaultFilter;
+    /** Dice of their own, so that a seed without ambushes is what it was before there were any. Absent: this world has none. */
+    readonly ambushes?: Random;
   }) {
     this.#queue = parts.queue;
     this.#random = parts.random;
@@ -52,6 +57,7 @@ export class FaultSchedule {
     const network = this.#network();
     if (this.#filter.allows("network")) this.#strike(network);
     if (this.enabled.length > 0) this.#plan();
+    if (parts.ambushes !== undefined && this.#filter.has("ambush", parts.ambushes.chance(0.4))) this.#planAmbush(parts.ambushes);
   }
 
   stop(): void {
@@ -63,6 +69,42 @@ export class FaultSchedule {
       if (this.#stopped) return;
       for (const event of this.#draw(this.#random.pick(this.enabled))) this.#strike(event);
       this.#plan();
+    });
+  }
+
+  /** A leader is struck where it counts: in the middle of its bid, or between a snapshot and what belongs to it. */
+  #planAmbush(random: Random): void {
+    this.#queue.schedule(random.between(0, 4 * this.#paceMs), () => {
+      if (this.#stopped) return;
+      this.#planAmbush(random);
+      if (random.chance(0.3)) {
+        if (!this.#filter.rulesOut("crash") && !this.#filter.rulesOut("cut")) this.#forget(random);
+        return;
+      }
+      const at = random.pick(["claim", "claim", "install"] as const);
+      const strike = at === "install" ? "crash" : random.pick(["crash", "pause", "all-but-one", "all-but-one"] as const);
+      if (strikeKinds[strike].some((kind) => this.#filter.rulesOut(kind))) return;
+      this.#strike({ do: "ambush", at, strike, one: random.integer(0, 5), forMs: random.between(10, 3_000) });
+    });
+  }
+
+  /**
+   * The leader loses sight of all but one member, and a moment later of that one, too, which restarts just then: whatever it
+   * had promised to that leader without writing it down, the others ask it for the contrary while the promise still stands.
+   */
+  #forget(random: Random): void {
+    const leader = this.#target.leader();
+    if (leader === undefined) return;
+    const others = this.#target.members.filter((member) => member !== leader);
+    const last = random.pick(others);
+    const linksTo = (members: readonly string[]): readonly LinkPair[] =>
+      bothWays(members.map((member) => [leader, member] as const));
+    this.#strike({ do: "cut", links: linksTo(others.filter((member) => member !== last)), forMs: 2_000 });
+    const downMs = random.between(1, 40);
+    this.#queue.schedule(random.between(50, 500), () => {
+      if (this.#stopped) return;
+      this.#strike({ do: "cut", links: linksTo([last]), forMs: 1_500 });
+      this.#strike({ do: "crash", member: last, forMs: downMs });
     });
   }
 

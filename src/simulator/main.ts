@@ -254,9 +254,13 @@ function spawnWorker(settings: Settings): Promise<WorkerResult> {
     const execArgv = [...process.execArgv, "--max-semi-space-size=64"];
     const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, CONCLAVE_SIM_WORKER: "1" }, execArgv });
     child.send(settings);
-    child.once("message", (result) => resolve(result as WorkerResult));
+    let last = "its first seed";
+    child.on("message", (message: WorkerResult | string) => {
+      if (typeof message === "string") last = message;
+      else resolve(message);
+    });
     child.once("error", reject);
-    child.once("exit", (code, signal) => reject(new Error(`A simulator process ended early (${signal ?? code}).`)));
+    child.once("exit", (code, signal) => reject(new Error(`A simulator process ended early (${signal ?? code}), in ${last}.`)));
   });
 }
 
@@ -274,6 +278,8 @@ async function work(settings: Settings): Promise<void> {
     if (worlds.length === 0) break;
     for (const world of worlds) {
       const startedSeconds = cpuSeconds();
+      // Whatever ends the process, its parent knows where.
+      process.send?.(`seed ${seed} of the ${world} world`);
       try {
         const first = await runSeed(settings, seed, world);
         if (settings.twice) {

@@ -29,6 +29,8 @@ export interface SimulatedProtocol<M> {
   /** As the host runs it: makes cores, speaks letters, keeps slots. */
   withLimits(limits: CoreLimits): Protocol<M>;
   makeChecker(configuration: Configuration): Checker<M>;
+  /** Whether the letter bids for a new term, ballot or epoch: a moment to strike at. */
+  isClaim(message: M): boolean;
   /** The voters of the core world. */
   membersOf(random: Random): readonly MemberId[];
   /** Whether members come and go, leadership is handed over and reads go by lease. */
@@ -44,6 +46,7 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     drawLimits: drawRaftLimits,
     withLimits: (limits) => raftProtocol(limits as Partial<RaftOptions>),
     makeChecker: (configuration) => new RaftChecker(configuration),
+    isClaim: (message) => message.kind === "vote-request" && !message.preVote,
     membersOf: threeOrFive,
     hasMembership: true,
     clockDriftMax: 0.05,
@@ -53,6 +56,7 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     drawLimits: drawPaxosLimits,
     withLimits: (limits) => paxosProtocol(limits as Partial<PaxosOptions>),
     makeChecker: (configuration) => new PaxosChecker(configuration),
+    isClaim: (message) => message.kind === "prepare" && !message.dryRun,
     membersOf: threeOrFive,
     hasMembership: false,
     clockDriftMax: 0.05,
@@ -62,6 +66,7 @@ export const protocols: Readonly<Record<string, SimulatedProtocol<unknown>>> = {
     drawLimits: drawZabLimits,
     withLimits: (limits) => zabProtocol(limits as Partial<ZabOptions>),
     makeChecker: (configuration) => new ZabChecker(configuration),
+    isClaim: (message) => message.kind === "leader-info" && !message.established,
     membersOf: threeOrFive,
     hasMembership: false,
     clockDriftMax: 0.05,

@@ -5,6 +5,8 @@
  * planted bugs cites. Three are stated with care, because their textbook forms raise false alarms: Leader Completeness is
  * keyed by the term that *committed* an entry, Vote Once by votes that *left* the member, and LeaseDisjoint by later terms.
  * ReadProven: a read that is no lease's was answered after a quorum echoed a heartbeat that left after the read had come.
+ * CommitProven: what a letter with entries commits ends where its entries end (Figure 2, AppendEntries step 5). TermCoversLog:
+ * nobody starts in an earlier term than the last of its log. PromiseKept: who promised to elect nobody for a while, does not.
  * ElectedByQuorum counts the votes that left their voters, by the configuration of `membership-checker.ts`; LeaseDisjoint:
  * at no moment of true time does one member lead anew while another of an earlier term would serve a read by lease.
  */
@@ -27,6 +29,9 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
   readonly #rounds = new Map<MemberId, { readonly begun: Map<number, number>; readonly echoed: Map<MemberId, number> }>();
   /** When each read came, by member and ticket. */
   readonly #readsAt = new Map<string, number>();
+  /** Until when nobody else is elected, by the member's own clock, which goes on while it is down: as said last, and as sent. */
+  readonly #promises = new Map<MemberId, { saidUntilMs: number; sentUntilMs: number }>();
+  readonly #recoveredTerms = new Map<MemberId, Term>();
   #steps = 0;
   /** Letters over connections pass this checker by, and with them the votes. */
   #seesWire = false;
@@ -61,6 +66,10 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
       this.#onVote(from, message.term, from);
     }
     if (message.kind === "timeout-now") this.#onHandOver(from, to, ghost);
+    if (message.kind === "heartbeat-reply" && message.promisedMs > 0) {
+      const promise = this.#promiseOf(from);
+      promise.sentUntilMs = promise.saidUntilMs;
+    }
     if (message.kind === "vote-reply" && !message.preVote && message.granted) this.#onVote(from, message.term, to);
     // A member that has moved on meanwhile may have dropped the entries by order of a later leader, and what it says of the
     // earlier term stays true: it held them then, before it took part in the later term.
@@ -83,11 +92,52 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
     }
     for (const output of outputs) {
       if (output.kind === "read-at") this.#checkRead(member, output.ticket, rounds.echoed);
+      if (output.kind === "send" && "nowMs" in input) this.#checkPromise(member, input, output.message);
       if (output.kind !== "send" || output.message.kind !== "heartbeat" || rounds.begun.has(output.message.round)) continue;
       rounds.begun.set(output.message.round, this.#steps);
       if (rounds.begun.size > roundsMax) rounds.begun.delete(rounds.begun.keys().next().value as number);
     }
+    const committed = (this.ghosts.get(member) as Ghost).committed;
     super.onStep(member, input, outputs, probe);
+    if (input.kind !== "message" || input.message.kind !== "append" || probe.committedIndex <= committed) return;
+    const end = input.message.previousIndex + input.message.entries.length;
+    must(
+      probe.committedIndex <= end,
+      "CommitProven",
+      () => `${member} commits ${probe.committedIndex} by a letter that proves its log up to ${end}`,
+    );
+  }
+
+  override onStarted(member: MemberId, outputs: readonly Output<RaftMessage>[], probe: Probe): void {
+    super.onStarted(member, outputs, probe);
+    const last = this.#recoveredTerms.get(member) as Term;
+    must(
+      probe.term >= last,
+      "TermCoversLog",
+      () => `${member} starts in term ${probe.term} with a log that ends in term ${last}`,
+    );
+  }
+
+  #promiseOf(member: MemberId): { saidUntilMs: number; sentUntilMs: number } {
+    const promise = this.#promises.get(member) ?? { saidUntilMs: 0, sentUntilMs: 0 };
+    this.#promises.set(member, promise);
+    return promise;
+  }
+
+  /** A vote, or a request for votes, that no leader asked for. The promise is not on the disk and binds across a restart (thesis §6.4.1). */
+  #checkPromise(member: MemberId, input: Input<RaftMessage> & { readonly nowMs: number }, message: RaftMessage): void {
+    const promise = this.#promiseOf(member);
+    if (message.kind === "heartbeat-reply" && message.promisedMs > 0)
+      promise.saidUntilMs = Math.max(promise.saidUntilMs, input.nowMs + message.promisedMs);
+    const isVote = message.kind === "vote-reply" && message.granted;
+    if (!isVote && !(message.kind === "vote-request" && !message.transfer)) return;
+    if (input.kind === "message" && input.message.kind === "vote-request" && input.message.transfer) return;
+    must(
+      input.nowMs >= promise.sentUntilMs,
+      "PromiseKept",
+      () =>
+        `${member} sends a ${message.kind} at ${input.nowMs} of its clock, and promised to elect nobody until ${promise.sentUntilMs}`,
+    );
   }
 
   #checkRead(member: MemberId, ticket: number, echoed: ReadonlyMap<MemberId, number>): void {
@@ -105,6 +155,7 @@ export class RaftChecker extends GroupChecker<RaftMessage> {
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
     this.#rounds.set(member, { begun: new Map(), echoed: new Map() });
     ghost.term = Number(recovered.meta.get("term") ?? 0);
+    this.#recoveredTerms.set(member, recovered.entries.at(-1)?.term ?? recovered.snapshot?.term ?? 0);
     must(
       ghost.term >= ghost.sentTerm,
       "TermMonotonic",

@@ -38,12 +38,13 @@ export function semaphoreRule(permits: number): GrantRule {
   };
 }
 
+/** One holder, and tokens rise. */
+export function exclusiveRule(invariant: string): GrantRule {
+  return { invariant, fits: (held) => held.length <= 1, isAlone: () => true };
+}
+
 /** One leader, and the terms' tokens rise. */
-export const electionRule: GrantRule = {
-  invariant: "OneLeader",
-  fits: (held) => held.length <= 1,
-  isAlone: () => true,
-};
+export const electionRule: GrantRule = exclusiveRule("OneLeader");
 
 export class GrantOracle {
   readonly #rule: GrantRule;
@@ -74,12 +75,20 @@ export class GrantOracle {
   }
 }
 
-/** A counter of ones: sums are unique, never fall in the order of calls that do not overlap, and every add counts once. */
+/**
+ * A counter of ones: sums are unique, never fall in the order of calls that do not overlap, and every add counts once.
+ * `recipe`: whose invariants it names.
+ */
 export class CounterOracle {
+  readonly #recipe: string;
   readonly #sums = new Set<number>();
   #highest = 0;
   #sure = 0;
   #maybe = 0;
+
+  constructor(recipe = "Counter") {
+    this.#recipe = recipe;
+  }
 
   /** Answers the floor for `onAnswer`: what was known before the add was sent. */
   onSend(): number {
@@ -90,8 +99,12 @@ export class CounterOracle {
   onAnswer(sum: number, floor: number): void {
     this.#maybe--;
     this.#sure++;
-    must(sum > floor, "CounterRises", () => `an add is answered with ${sum}, and ${floor} had been answered before it was sent`);
-    must(!this.#sums.has(sum), "CounterExact", () => `two adds are answered with ${sum}`);
+    must(
+      sum > floor,
+      `${this.#recipe}Rises`,
+      () => `an add is answered with ${sum}, and ${floor} had been answered before it was sent`,
+    );
+    must(!this.#sums.has(sum), `${this.#recipe}Exact`, () => `two adds are answered with ${sum}`);
     this.#sums.add(sum);
     this.#highest = Math.max(this.#highest, sum);
   }
@@ -104,7 +117,7 @@ export class CounterOracle {
   onEnd(sum: number): void {
     must(
       sum >= this.#sure && sum <= this.#sure + this.#maybe,
-      "CounterExact",
+      `${this.#recipe}Exact`,
       () => `the counter stands at ${sum}; ${this.#sure} adds were answered, ${this.#maybe} may have happened`,
     );
   }
@@ -128,6 +141,8 @@ export class SequenceOracle {
 export class QueueOracle {
   readonly #pushed = new Map<string, "maybe" | "sure">();
   readonly #finished = new Map<string, "maybe" | "sure">();
+  /** By item, the tokens of the deliveries that were told that it is finished. */
+  readonly #finishers = new Map<string, Set<number>>();
   readonly #hands = new Map<string, Grant>();
   readonly #lastToken = new Map<string, number>();
 
@@ -155,8 +170,14 @@ export class QueueOracle {
     if (this.#finished.get(id) === undefined) this.#finished.set(id, "maybe");
   }
 
-  onFinished(id: string): void {
-    must(this.#finished.get(id) !== "sure", "QueueExact", () => `${id} is finished twice`);
+  /**
+   * A second delivery may be told so as well: who asked again, after an attempt without an answer, and finds the item gone
+   * cannot tell whose hand it was (seed 200557). That nobody takes a finished item is judged where items are taken.
+   */
+  onFinished(id: string, token: number): void {
+    const finishers = this.#finishers.get(id) ?? new Set();
+    must(!finishers.has(token), "QueueExact", () => `${id} is finished twice by the delivery of token ${token}`);
+    this.#finishers.set(id, finishers.add(token));
     this.#finished.set(id, "sure");
   }
 

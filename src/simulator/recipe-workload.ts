@@ -139,7 +139,7 @@ async function act(
       break;
     }
     case "counter":
-      await add(parts);
+      await count(oracles.counter, () => createCounter(client, "visits").addAndGet(1, { timeoutMs: 3_000 }));
       break;
     case "sequence":
       oracles.sequence.onNumber(await own.sequence.next({ timeoutMs: 3_000 }), process.name);
@@ -150,16 +150,17 @@ async function act(
   }
 }
 
-async function add({ client, oracles }: RecipeParts): Promise<void> {
-  const floor = oracles.counter.onSend();
+/** One more; answers with the sum. */
+export async function count(oracle: CounterOracle, add: () => Promise<number>): Promise<void> {
+  const floor = oracle.onSend();
   let sum: number;
   try {
-    sum = await createCounter(client, "visits").addAndGet(1, { timeoutMs: 3_000 });
+    sum = await add();
   } catch (error) {
-    if (isDefinite(error)) oracles.counter.onRefused();
+    if (isDefinite(error)) oracle.onRefused();
     throw error;
   }
-  oracles.counter.onAnswer(sum, floor);
+  oracle.onAnswer(sum, floor);
 }
 
 async function work(parts: RecipeParts, id: string): Promise<void> {
@@ -182,7 +183,7 @@ async function work(parts: RecipeParts, id: string): Promise<void> {
   // Without an answer it may be gone all the same.
   if (delivery.held) oracles.queue.onFinish(delivery.id);
   await delivery.finish({ timeoutMs: 3_000 });
-  oracles.queue.onFinished(delivery.id);
+  oracles.queue.onFinished(delivery.id, delivery.token);
 }
 
 /** Once for each epoch, under a name of its own. */
@@ -220,11 +221,15 @@ export async function judgeRecipes(client: Client, oracles: RecipeOracles): Prom
 }
 
 /** Mostly short; now and then long enough for a leader to be replaced, or a lease to run out, meanwhile. */
-async function workFor({ process, random }: RecipeParts): Promise<void> {
+export async function workFor({ process, random }: Pick<RecipeParts, "process" | "random">): Promise<void> {
   await sleep(process, random.chance(0.1) ? random.between(500, 4_000) : random.between(0, 60));
 }
 
-async function within<T>({ process }: RecipeParts, timeoutMs: number, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function within<T>(
+  { process }: Pick<RecipeParts, "process">,
+  timeoutMs: number,
+  call: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController();
   const timer = process.platform.setTimer(timeoutMs, () =>
     controller.abort(conclaveError("TIMEOUT", `The simulated client gives up after ${timeoutMs} ms.`)),

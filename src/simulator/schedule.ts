@@ -23,7 +23,24 @@ export type FaultEvent =
   | { readonly do: "break"; readonly from: MemberId; readonly to: MemberId }
   | { readonly do: "slow-disk"; readonly member: MemberId; readonly factor: number; readonly forMs: number }
   | { readonly do: "network"; readonly faults: NetworkFaults }
+  /**
+   * The next member that comes to this moment is struck there: `crash`; `pause`; `all-but-one`: cut off from everybody except
+   * one (by its place among the others), while the disks of the rest are slow. In the core world.
+   */
+  | {
+      readonly do: "ambush";
+      readonly at: Moment;
+      readonly strike: "crash" | "pause" | "all-but-one";
+      readonly one: number;
+      readonly forMs: number;
+    }
   | DiskFaultEvent;
+
+/**
+ * Steps at which a fault counts double. `claim`: the first letter of a bid for a new term, ballot or epoch leaves; `install`: a
+ * snapshot of another has been put in place of the log, and the protocol does not know it yet.
+ */
+export type Moment = "claim" | "install";
 
 /** Only where members have real disks; the core world knows none of them. */
 export type DiskFaultEvent =
@@ -84,6 +101,8 @@ export interface StackSetup {
   readonly datagrams: boolean;
   /** By member and client: how fast its clock runs. */
   readonly rates: Readonly<Record<string, number>>;
+  /** Whether the clients of `shared-workload.ts` are there as well. Default false, as in schedules from before there were any. */
+  readonly sharing?: boolean;
 }
 
 export const scheduleFormat = "conclave-schedule";

@@ -10,8 +10,9 @@
 import type { LogEntry } from "../consensus/core.ts";
 import { namespaceOf } from "../store/key.ts";
 import { Machine } from "../store/machine.ts";
-import { toWatchEvent } from "../store/outcome.ts";
+import { type Outcome, toWatchEvent } from "../store/outcome.ts";
 import type { KeyRange, Revision, WatchBatch, WatchEvent } from "../store/store.ts";
+import { ClaimJudge } from "./claim-judge.ts";
 import { InvariantViolation, must } from "./invariant-violation.ts";
 
 export const watchedNamespace = "registers";
@@ -25,6 +26,7 @@ export const watchedRanges: readonly { readonly range: KeyRange; holds(key: stri
 
 export class WatchTruth {
   readonly #machine = new Machine();
+  readonly #claims = new ClaimJudge();
   /** Of the watched namespace, in order. */
   readonly #events: WatchEvent[] = [];
 
@@ -43,8 +45,19 @@ export class WatchTruth {
   onDelivered(entries: readonly LogEntry[]): void {
     for (const entry of entries) {
       if (entry.index !== this.#machine.appliedIndex + 1) continue;
-      if (entry.kind === "batch") this.#machine.applyBatch(entry);
-      else this.#machine.skip(entry);
+      const { elapsedMs } = this.#machine;
+      if (entry.kind === "batch") {
+        const outcomes: Outcome[] = [];
+        this.#machine.applyBatch(entry, (position, outcome) => {
+          outcomes[position] = outcome;
+        });
+        this.#claims.onBatch(entry.payload, outcomes);
+      } else this.#machine.skip(entry);
+      must(
+        this.#machine.elapsedMs >= elapsedMs,
+        "AgreedTimeMonotonic",
+        () => `the machine's time falls from ${elapsedMs} to ${this.#machine.elapsedMs} at ${entry.index}`,
+      );
     }
   }
 

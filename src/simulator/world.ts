@@ -7,6 +7,7 @@
  *
  * Most of the stack is promises, so after each event the host drains the microtasks (`drain`), and the order stays exact.
  */
+import { onBackgroundFailure } from "../base/background.ts";
 import { crc32 } from "../base/crc32.ts";
 import { hasCode } from "../base/errors.ts";
 import { Client } from "../client/client.ts";
@@ -32,6 +33,7 @@ import { Random } from "./random.ts";
 import { judgeRecipes, RecipeOracles, recipeClientCount, runRecipes } from "./recipe-workload.ts";
 import { hasRunEnough, type RunFloors } from "./run-floors.ts";
 import type { DiskFaultEvent, StackSchedule, StackSetup, StackWorldEvent, Timed } from "./schedule.ts";
+import { judgeShared, runShared, SharedOracles, sharedClientCount } from "./shared-workload.ts";
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
@@ -47,9 +49,12 @@ export function drawStackSetup(seed: number, protocol: SimulatedProtocol<unknown
   const snapshotEveryBytes = random.pick([2_000, 20_000, 100_000_000]);
   const datagrams = random.chance(0.5);
   const drift = filter.has("drift", random.chance(0.5)) ? protocol.clockDriftMax : 0;
-  const rates = Object.fromEntries([...memberNames, ...clientNames].map((name) => [name, 1 + random.between(-drift, drift)]));
-  if (filter.allows("tiny-limits")) return { limits, segmentBytes, snapshotEveryBytes, datagrams, rates };
-  return { limits: {}, segmentBytes: 65_536, snapshotEveryBytes: 100_000_000, datagrams, rates };
+  const rateOf = (name: string): [string, number] => [name, 1 + random.between(-drift, drift)];
+  const everybody = [...memberNames, ...clientNames].map(rateOf);
+  const sharing = random.chance(sharingChance);
+  const rates = Object.fromEntries(sharing ? [...everybody, ...sharingNames.map(rateOf)] : everybody);
+  if (filter.allows("tiny-limits")) return { limits, segmentBytes, snapshotEveryBytes, datagrams, rates, sharing };
+  return { limits: {}, segmentBytes: 65_536, snapshotEveryBytes: 100_000_000, datagrams, rates, sharing };
 }
 
 export interface WorldOptions {
@@ -100,7 +105,14 @@ const memberNames = ["a", "b", "c"];
 /** Two for registers, two for locks, one watches; the others use the other recipes. */
 const workerCount = 4;
 const watcherCount = 1;
-const clientNames = Array.from({ length: workerCount + watcherCount + recipeClientCount }, (_, number) => `client-${number}`);
+const recipesFrom = workerCount + watcherCount;
+const sharedFrom = recipesFrom + recipeClientCount;
+const allNames = Array.from({ length: sharedFrom + sharedClientCount }, (_, number) => `client-${number}`);
+const clientNames = allNames.slice(0, sharedFrom);
+/** There in some runs and for a while: such a run costs a quarter more. */
+const sharingNames = allNames.slice(sharedFrom);
+const sharingChance = 1 / 4;
+const sharingForMs = 12_000;
 /** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
 const damageWritesMin = 3;
 
@@ -148,6 +160,8 @@ export class World implements FaultTarget {
   readonly #truth = new WatchTruth();
   readonly #watchers: WatchParts[] = [];
   readonly #recipes: RecipeOracles;
+  readonly #shared: SharedOracles;
+  readonly #clientNames: readonly string[];
   readonly #clients: { readonly client: Client; readonly process: SimulatedProcess }[] = [];
   /** State digest by applied index: members that applied the same must be the same. */
   readonly #digests = new Map<number, string>();
@@ -163,10 +177,12 @@ export class World implements FaultTarget {
     this.#setup = options.setup ?? drawStackSetup(seed, protocol, filter);
     this.#dice = new Dice(seed);
     this.members = memberNames;
+    this.#clientNames = this.#setup.sharing === true ? allNames : clientNames;
     this.#addresses = new Map(this.members.map((name) => [name, name]));
     this.#checker = protocol.makeChecker({ voters: this.members, learners: [] });
     this.#observations = new Observations(this.#checker.coverage);
     this.#recipes = new RecipeOracles(this.#checker.coverage, this.#dice.stream("recipes").integer(0, 1_000));
+    this.#shared = new SharedOracles(this.#checker.coverage, this.#dice.stream("shared recipes").integer(0, 1_000));
     this.#datagrams = new Datagrams(this.#queue, this.#dice);
     this.#network = new SimulatedNetwork(this.#queue, this.#datagrams);
     this.#player = new FaultPlayer({ queue: this.#queue, target: this, network: this.#datagrams });
@@ -186,7 +202,7 @@ export class World implements FaultTarget {
   /** Faults for at least so many steps and so much virtual time, then peace, in which everybody must be served again. */
   async run(floors: RunFloors): Promise<WorldReport> {
     this.#begin();
-    for (const client of clientNames) this.#do({ do: "client", client });
+    for (const client of this.#clientNames) this.#do({ do: "client", client });
     const faults = new FaultSchedule({
       queue: this.#queue,
       random: this.#dice.stream("faults"),
@@ -222,8 +238,10 @@ export class World implements FaultTarget {
   }
 
   #begin(): void {
+    // Else it would end the process, and nobody would know of which seed.
+    onBackgroundFailure((name, error) => this.#fail(new InvariantViolation("Background", `${name}: ${String(error)}`)));
     for (const node of this.#nodes.values()) this.#boot(node);
-    for (const name of clientNames) this.#makeClient(name);
+    for (const name of this.#clientNames) this.#makeClient(name);
   }
 
   async #end(): Promise<WorldReport> {
@@ -508,7 +526,7 @@ export class World implements FaultTarget {
   }
 
   #startWork(name: string): void {
-    const number = clientNames.indexOf(name);
+    const number = this.#clientNames.indexOf(name);
     const parts: WorkloadParts = {
       ...this.#client(name),
       random: this.#dice.stream(`work of ${name}`),
@@ -524,14 +542,18 @@ export class World implements FaultTarget {
     const { number } = parts;
     if (number < 2) return runRegisters(parts);
     if (number < workerCount) return runLocks(parts);
-    if (number >= workerCount + watcherCount) return runRecipes({ ...parts, oracles: this.#recipes });
+    if (number >= sharedFrom) {
+      const isStopped = (): boolean => this.#stopped || this.#queue.nowMs > sharingForMs;
+      return runShared({ ...parts, oracles: this.#shared, isStopped });
+    }
+    if (number >= recipesFrom) return runRecipes({ ...parts, oracles: this.#recipes });
     const watcher = { ...parts, truth: this.#truth };
     this.#watchers.push(watcher);
     return runWatches(watcher);
   }
 
   #client(name: string): { readonly client: Client; readonly process: SimulatedProcess } {
-    return this.#clients[clientNames.indexOf(name)] as { readonly client: Client; readonly process: SimulatedProcess };
+    return this.#clients[this.#clientNames.indexOf(name)] as { readonly client: Client; readonly process: SimulatedProcess };
   }
 
   /** Clients sleep too: a holder that slept through its lease must know it in its next line. */
@@ -541,7 +563,7 @@ export class World implements FaultTarget {
     const plan = (): void => {
       this.#queue.schedule(random.between(500, 6_000), () => {
         if (this.#stopped) return;
-        this.#do({ do: "client-pause", client: random.pick(clientNames), forMs: random.between(100, 5_000) });
+        this.#do({ do: "client-pause", client: random.pick(this.#clientNames), forMs: random.between(100, 5_000) });
         plan();
       });
     };
@@ -586,6 +608,7 @@ export class World implements FaultTarget {
       const { client } = this.#clients[0] as { client: Client };
       await judgeSets(client, this.#observations);
       await judgeRecipes(client, this.#recipes);
+      if (this.#setup.sharing === true) await judgeShared(client, this.#shared);
     })();
     await this.#until(work, "every client works again");
     await this.#untilEqual();
