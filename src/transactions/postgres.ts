@@ -455,8 +455,8 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       return { vote: "no", why: refusal ?? messageOf(answer.error) };
     }
     if (answer.command !== "PREPARE") {
-      // The tag is ROLLBACK: a statement had failed, and the transaction is over.
-      this.#end(client, true);
+      // The tag is ROLLBACK: a statement had failed, and the transaction is over. After any other nobody knows.
+      this.#end(client, answer.command === "ROLLBACK");
       return { vote: "no", why: refusal ?? "a statement of the branch had failed" };
     }
     // The order to roll back came before this answer, and left what is prepared to recovery.

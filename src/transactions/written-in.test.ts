@@ -24,6 +24,7 @@ test.each([
   ["a name in quotes", 'UPDATE "a$1" SET a = $1', [1]],
   ["a comment at the end", "UPDATE t SET a = $1 -- done", [1]],
   ["a comment in it", "UPDATE t SET a = /* $1 */ $1", [1]],
+  ["a NUL, at which the wire ends the text", "UPDATE t SET a = $1\0", [1]],
   ["a string in dollars", "UPDATE t SET a = $$x$$, b = $1", [1]],
   ["a string in named dollars", "UPDATE t SET a = $q$x$q$, b = $1", [1]],
   ["a name with a dollar", "UPDATE t SET a$1 = $1", [1]],

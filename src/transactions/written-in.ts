@@ -23,8 +23,8 @@ const textsMax = 500;
 const texts = new Map<string, Plain | null>();
 
 const changes = /^\s*(?:insert|update|delete)\s/i;
-/** Strings, names in quotes, more than one statement, comments, queries. */
-const beyond = /['"\\;]|--|\/\*|\bselect\b/i;
+/** Strings, names in quotes, more than one statement, comments, queries; a NUL, which ends a text on the wire, and all that follows. */
+const beyond = /['"\\;\0]|--|\/\*|\bselect\b/i;
 const plainText = /^[\x20-\x26\x28-\x5b\x5d-\x7e]*$/;
 
 /** Null where the statement and its values must travel apart. */
