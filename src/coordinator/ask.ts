@@ -27,19 +27,21 @@ export function ask<T>(platform: Platform, waitMs: number, question: () => Promi
   });
 }
 
-interface Asked extends InBag {
+/** What somebody waits for no longer than until then. */
+export interface Asked extends InBag {
   readonly dueMs: number;
   readonly onLate: () => void;
 }
 
-class Questions {
-  readonly #platform: Platform;
+/** Those that are open by one clock. */
+export class Questions {
+  readonly #platform: Clock;
   readonly #open = new Bag<Asked>();
   /** Rings when the first was due that was open when it was set. */
   #timer: Timer | undefined;
   #ringsMs = Number.POSITIVE_INFINITY;
 
-  constructor(platform: Platform) {
+  constructor(platform: Clock) {
     this.#platform = platform;
   }
 
@@ -75,6 +77,8 @@ class Questions {
     if (next !== Number.POSITIVE_INFINITY) this.#ringAt(next);
   }
 }
+
+type Clock = Pick<Platform, "now" | "setTimer">;
 
 /** By the clock that they are measured with: a process has one, a simulated world many. */
 const byPlatform = new WeakMap<Platform, Questions>();

@@ -25,7 +25,7 @@ import { type Decision, decide, decisionAnswerMs, type Proposal } from "./decide
 import { DecisionBatch } from "./decision-batch.ts";
 import { type Epoch, openEpoch } from "./epoch.ts";
 import { evidenceOf } from "./finish.ts";
-import { formatGid, randomName } from "./gid.ts";
+import { gidOf, randomName } from "./gid.ts";
 import { type Checkpoint, type CoordinatorOptions, checkCaps, coordinatorDefaults } from "./options.ts";
 import type { Branch, BranchRef } from "./participant.ts";
 import { type IdempotencyRecord, recordKeys } from "./records.ts";
@@ -188,14 +188,7 @@ export class Coordinator {
     if (epoch.inFlight.size >= inFlightMax) {
       throw conclaveError("BUSY", `${inFlightMax} transactions are in flight; this one was not begun.`);
     }
-    const { coordinator, number } = epoch;
-    const gid = formatGid({
-      domain: this.domain,
-      coordinator,
-      epoch: number,
-      sequence: epoch.nextSequence(),
-      agent: options.agent,
-    });
+    const gid = gidOf(epoch.prefix, epoch.nextSequence(), options.agent);
     epoch.inFlight.add(gid);
     this.#counts.begun++;
     await this.#checkpoint("begun", gid);
@@ -283,8 +276,8 @@ export class Coordinator {
     );
     const refusal = votes.find(({ answer }) => answer === silent || answer.vote === "no");
     if (refusal === undefined) {
-      const writers = votes.flatMap(({ branch, answer }) => (answer !== silent && answer.vote === "yes" ? [branch] : []));
-      return { kind: "yes", writers };
+      const writers = votes.filter(({ answer }) => answer !== silent && answer.vote === "yes");
+      return { kind: "yes", writers: writers.map(({ branch }) => branch) };
     }
     const { resource } = refusal.branch.ref;
     if (refusal.answer === silent) {
@@ -572,7 +565,7 @@ export class Coordinator {
   #openEpoch(): Promise<Epoch> {
     const { participants, host = "", pid = 0, ttlMs = coordinatorDefaults.ttlMs } = this.#options;
     const record = { host, pid, resources: [...participants.keys()] };
-    const opening = openEpoch(this.#store, { ttlMs, record, signal: this.#closing.signal }).then((epoch) => {
+    const opening = openEpoch(this.#store, { domain: this.domain, ttlMs, record, signal: this.#closing.signal }).then((epoch) => {
       this.#epochs.add(epoch);
       this.#openedEpoch = epoch;
       epoch.session.lost.addEventListener("abort", () => this.#onLost(epoch), { once: true });

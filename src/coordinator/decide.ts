@@ -19,7 +19,14 @@ import type { Entry } from "../store/entry.ts";
 import type { Compare, Op, OpResult, Store, Txn } from "../store/store.ts";
 import type { DecisionBatch } from "./decision-batch.ts";
 import type { Epoch } from "./epoch.ts";
-import { type DecisionRecord, decodeRecord, encodeRecord, type IdempotencyRecord, recordKeys } from "./records.ts";
+import {
+  type DecisionRecord,
+  decodeRecord,
+  encodeDecision,
+  encodeRecord,
+  type IdempotencyRecord,
+  recordKeys,
+} from "./records.ts";
 
 export interface Proposal {
   readonly gid: string;
@@ -110,7 +117,7 @@ function attempt({ gid, epoch, record, compares, writes, key, forget }: Proposal
   const cell = recordKeys.decision(gid);
   const free: Compare[] = [epoch.guard(), { key: cell, target: "exists", is: "equal", to: false }];
   const then: Op[] = [
-    { kind: "put", key: cell, value: encodeRecord(mustAbort ? { ...record, outcome: "abort", branches: [] } : record) },
+    { kind: "put", key: cell, value: encodeDecision(mustAbort ? { ...record, outcome: "abort", branches: [] } : record) },
   ];
   if (!mustAbort) {
     free.push(...compares);

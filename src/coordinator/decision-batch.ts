@@ -6,7 +6,7 @@
  * counts as unanswered: a late copy of the write finds the cell of at least one taken, and then changes nothing.
  * Source: Gray & Reuter, "Transaction processing", 1993, §9.4 (group commit); Mohan et al., TODS 1986.
  */
-import type { Store, Txn, TxnResult } from "../store/store.ts";
+import type { Compare, Op, Store, Txn, TxnResult } from "../store/store.ts";
 import type { Epoch } from "./epoch.ts";
 
 /** `alone`: it stands with others of which one was refused. */
@@ -56,17 +56,24 @@ export class DecisionBatch {
   }
 
   async #send(riding: readonly Waiting[]): Promise<void> {
-    const [first] = riding;
-    const txn: Txn =
-      riding.length === 1 && first !== undefined
-        ? first.txn
-        : // The guard of the epoch is one object for all of them: it is asked once.
-          { if: [...new Set(riding.flatMap((each) => each.txn.if ?? []))], then: riding.flatMap((each) => each.txn.then) };
     try {
-      const result = await this.#store.txn(txn, { timeoutMs: this.#answerMs, signal: this.#signal });
+      const result = await this.#store.txn(together(riding), { timeoutMs: this.#answerMs, signal: this.#signal });
       for (const each of riding) each.resolve(result.succeeded || riding.length === 1 ? result : "alone");
     } catch (error) {
       for (const each of riding) each.reject(error);
     }
   }
+}
+
+function together(riding: readonly Waiting[]): Txn {
+  const [first] = riding;
+  if (riding.length === 1 && first !== undefined) return first.txn;
+  // The guard of the epoch is one object for all of them: it is asked once.
+  const compares = new Set<Compare>();
+  const then: Op[] = [];
+  for (const { txn } of riding) {
+    for (const compare of txn.if ?? []) compares.add(compare);
+    for (const op of txn.then) then.push(op);
+  }
+  return { if: [...compares], then };
 }

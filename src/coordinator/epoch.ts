@@ -8,13 +8,15 @@
 import { conclaveError } from "../base/errors.ts";
 import { insist } from "../recipes/insist.ts";
 import type { Compare, Session, Store } from "../store/store.ts";
-import { randomName } from "./gid.ts";
+import { epochPrefix, randomName } from "./gid.ts";
 import { type CoordinatorRecord, encodeRecord, recordKeys } from "./records.ts";
 
 export class Epoch {
   readonly coordinator: string;
   readonly number: number;
   readonly session: Session;
+  /** What the names of its transactions begin with. */
+  readonly prefix: string;
   /** Transactions of this epoch that this process still minds. */
   readonly inFlight = new Set<string>();
   /**
@@ -25,10 +27,14 @@ export class Epoch {
   readonly #guard: Compare;
   #sequence = 0;
 
-  constructor(coordinator: string, number: number, session: Session) {
+  constructor(
+    session: Session,
+    { domain, coordinator, number }: { readonly domain: string; readonly coordinator: string; readonly number: number },
+  ) {
     this.coordinator = coordinator;
     this.number = number;
     this.session = session;
+    this.prefix = epochPrefix({ domain, coordinator, epoch: number });
     this.#guard = { key: recordKeys.coordinator(coordinator), target: "createRevision", is: "equal", to: number };
   }
 
@@ -47,19 +53,20 @@ export class Epoch {
   }
 }
 
-/** Opens a session and hangs up the badge. Tries until the signal aborts. */
-export async function openEpoch(
-  store: Store,
-  options: { readonly ttlMs: number; readonly record: CoordinatorRecord; readonly signal: AbortSignal },
-): Promise<Epoch> {
-  const { ttlMs, record, signal } = options;
-  return insist(() => tryEpoch(store, { ttlMs, record, signal }), { platform: store.platform, signal, ref: false });
+export interface EpochOptions {
+  readonly domain: string;
+  readonly ttlMs: number;
+  readonly record: CoordinatorRecord;
+  readonly signal: AbortSignal;
 }
 
-async function tryEpoch(
-  store: Store,
-  { ttlMs, record, signal }: { readonly ttlMs: number; readonly record: CoordinatorRecord; readonly signal: AbortSignal },
-): Promise<Epoch> {
+/** Opens a session and hangs up the badge. Tries until the signal aborts. */
+export async function openEpoch(store: Store, options: EpochOptions): Promise<Epoch> {
+  const { signal } = options;
+  return insist(() => tryEpoch(store, options), { platform: store.platform, signal, ref: false });
+}
+
+async function tryEpoch(store: Store, { domain, ttlMs, record, signal }: EpochOptions): Promise<Epoch> {
   const session = await store.session({ ttlMs, signal });
   const name = randomName(store.platform, 8);
   const key = recordKeys.coordinator(name);
@@ -73,7 +80,7 @@ async function tryEpoch(
     );
     // A copy of the same write came first, or somebody drew the same name: another name settles both.
     if (!succeeded) throw conclaveError("BUSY", `The coordinator name ${name} is taken.`);
-    return new Epoch(name, revision, session);
+    return new Epoch(session, { domain, coordinator: name, number: revision });
   } catch (error) {
     // Whether the key was written or not: it goes with the session, and the next try has another name.
     session.close().catch(ignoreLoss);

@@ -33,6 +33,17 @@ export function formatGid({ domain, coordinator, epoch, sequence, agent }: GidPa
   return gid;
 }
 
+/** The first part of all names of an epoch: most of a name, said once. */
+export function epochPrefix({ domain, coordinator, epoch }: Pick<GidParts, "domain" | "coordinator" | "epoch">): string {
+  return formatGid({ domain, coordinator, epoch, sequence: 0, agent: undefined }).slice(0, -1);
+}
+
+/** The name behind a prefix; `agent` is a resource's name. */
+export function gidOf(prefix: string, sequence: number, agent: string | undefined): string {
+  assert(sequence < 36 ** 8, "an epoch's transactions are numbered in eight letters");
+  return agent === undefined ? prefix + sequence.toString(36) : `${prefix}${sequence.toString(36)}.${agent}`;
+}
+
 /** Null for any text that is no name of ours. */
 export function parseGid(gid: string): GidParts | null {
   const match = pattern.exec(gid);

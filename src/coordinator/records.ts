@@ -73,6 +73,17 @@ export function encodeRecord(
   return JSON.stringify(record);
 }
 
+/** The same of a decision, which is all names of ours and is written for every transaction: a third of the time. */
+export function encodeDecision({ outcome, branches, atMs, traceparent }: DecisionRecord): string {
+  let list = "";
+  for (const { gid, branch, resource, owner } of branches) {
+    const by = owner === undefined ? "" : `,"owner":"${owner}"`;
+    list += `${list === "" ? "" : ","}{"gid":"${gid}","branch":${branch},"resource":"${resource}"${by}}`;
+  }
+  const trace = traceparent === undefined ? "" : `,"traceparent":${JSON.stringify(traceparent)}`;
+  return `{"outcome":"${outcome}","branches":[${list}],"atMs":${atMs}${trace}}`;
+}
+
 /** A branch in a service, before its Try is sent. */
 export interface MemberRecord {
   readonly resource: string;

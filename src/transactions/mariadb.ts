@@ -560,7 +560,14 @@ type Query = MariadbHandle["query"];
 
 /** Several statements at once. Each on a line of its own: a comment at the end of one must not swallow the next. */
 function packet(statements: readonly string[]): string {
-  return statements.map((each) => each.replace(/[;\s]+$/, "")).join(";\n");
+  return statements.map(withoutEnd).join(";\n");
+}
+
+/** Without semicolons and white space behind it. An expression that looks for them tries every place of the text: most have none. */
+function withoutEnd(sql: string): string {
+  const last = sql.charCodeAt(sql.length - 1);
+  const isPlain = last > 32 && last < 128 && last !== 59;
+  return isPlain ? sql : sql.replace(/[;\s]+$/, "");
 }
 
 function handleOf(query: Query, last: MariadbHandle["last"]): MariadbHandle {

@@ -138,7 +138,11 @@ export class PostgresResource implements SqlResource<PostgresHandle> {
   }
 
   branch(ref: BranchRef, options: OpenOptions): PostgresBranch {
-    return new PostgresBranch(this, ref, { ...options, isolation: this.#options.isolation });
+    return new PostgresBranch(this, ref, options);
+  }
+
+  get isolation(): PostgresOptions["isolation"] {
+    return this.#options.isolation;
   }
 
   async finish(ref: BranchRef, outcome: Outcome): Promise<FinishReply> {
@@ -381,7 +385,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   readonly isReadOnly: boolean;
   readonly handle: PostgresHandle;
   readonly #resource: PostgresResource;
-  readonly #options: OpenOptions & { readonly isolation: string | undefined };
+  readonly #timeoutMs: number;
   #state: BranchState = "unused";
   #isSealed = false;
   #client: Promise<PostgresClient> | undefined;
@@ -399,11 +403,11 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   /** Whose place it holds. */
   #gate: Gate | undefined;
 
-  constructor(resource: PostgresResource, ref: BranchRef, options: OpenOptions & { readonly isolation: string | undefined }) {
+  constructor(resource: PostgresResource, ref: BranchRef, { isReadOnly, timeoutMs }: OpenOptions) {
     this.#resource = resource;
     this.ref = ref;
-    this.#options = options;
-    this.isReadOnly = options.isReadOnly;
+    this.#timeoutMs = timeoutMs;
+    this.isReadOnly = isReadOnly;
     this.handle = handleOf(
       (statement, values) => this.#query(statement, values),
       (text, values, expect) => {
@@ -426,7 +430,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     if (this.isReadOnly) return this.#endReading();
     const opened = this.#resource.gate();
     const gate = opened instanceof Gate ? opened : await opened;
-    if (!gate.maybeEnter() && !(await gate.enter(this.#options.timeoutMs))) {
+    if (!gate.maybeEnter() && !(await gate.enter(this.#timeoutMs))) {
       await this.rollback();
       return { vote: "no", why: "no free slot among max_prepared_transactions" };
     }
@@ -528,7 +532,7 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
       return "rolled-back";
     }
     // What is sent as one text is one transaction, and committed when its last answer comes.
-    const isOneText = !this.#isBegun && this.#options.isolation === undefined;
+    const isOneText = !this.#isBegun && this.#resource.isolation === undefined;
     const sent = this.#sendOrder(client, isOneText ? { parts } : { parts, order: "COMMIT" });
     if (told !== undefined) await told;
     const answer = await sent;
@@ -585,8 +589,9 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
     corkForNow(client);
     try {
       // One result, or one for each statement.
-      const results = [await client.query(text)].flat();
-      return { command: results.at(-1)?.command ?? "" };
+      const results: PostgresResult | PostgresResult[] = await client.query(text);
+      const last = Array.isArray(results) ? (results.at(-1) as PostgresResult | undefined) : results;
+      return { command: last?.command ?? "" };
     } catch (error) {
       return { error };
     }
@@ -641,9 +646,9 @@ class PostgresBranch implements ResourceBranch<PostgresHandle> {
   }
 
   get #beginning(): string {
-    const { isReadOnly, isolation } = this.#options;
+    const { isolation } = this.#resource;
     const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`;
-    return `BEGIN${level}${isReadOnly ? " READ ONLY" : ""}`;
+    return `BEGIN${level}${this.isReadOnly ? " READ ONLY" : ""}`;
   }
 
   #closed(): Error {
