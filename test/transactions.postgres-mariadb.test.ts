@@ -227,6 +227,10 @@ describe.skipIf(skipped !== undefined)("on PostgreSQL and MariaDB", () => {
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'conclave-tx' AND state = 'idle'",
     );
     expect(ended.rows.length).toBeGreaterThan(0);
+    const [sessions] = await right.query(
+      "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep' AND ID <> CONNECTION_ID()",
+    );
+    for (const { ID } of sessions as { ID: number }[]) await right.query(`KILL ${ID}`).catch(() => undefined);
     await new Promise((resolve) => setTimeout(resolve, 100));
     await Promise.all([transfer(1), transfer(2)]);
     expect(await balances()).toEqual([196, 204]);

@@ -14,6 +14,7 @@
 import { conclaveError } from "../base/errors.ts";
 import { domainPrefix, parseGid } from "../coordinator/gid.ts";
 import type { BranchRef, Evidence, FenceReply, FinishReply, Outcome, Participant, Vote } from "../coordinator/participant.ts";
+import { AtHand } from "./at-hand.ts";
 import { mariadbDoctor } from "./mariadb-doctor.ts";
 import { formatParts, isTransactionControl, markerTable, parseParts } from "./marker.ts";
 import { within } from "./node-timers.ts";
@@ -37,6 +38,8 @@ export interface MariadbConnection {
 
 /** The same of a pool. */
 export interface MariadbPool {
+  /** One that was used a moment ago, if there is one. */
+  atHand(): MariadbConnection | undefined;
   getConnection(): Promise<MariadbConnection>;
   end(): Promise<void>;
 }
@@ -81,6 +84,8 @@ export class MariadbResource implements SqlResource<MariadbHandle> {
   readonly #options: MariadbOptions;
   readonly #answerMs: number;
   #pool: Promise<MariadbPool> | undefined;
+  /** The same, once it is there. */
+  #openedPool: MariadbPool | undefined;
   #name = "";
 
   /** Use `mariadb`, which checks the options. */
@@ -279,9 +284,16 @@ export class MariadbResource implements SqlResource<MariadbHandle> {
     }
   }
 
-  async connection(): Promise<MariadbConnection> {
+  connection(): Promise<MariadbConnection> {
+    const connection = this.#openedPool?.atHand();
+    return connection === undefined ? this.#fromPool() : Promise.resolve(connection);
+  }
+
+  async #fromPool(): Promise<MariadbConnection> {
     this.#pool ??= makePool(this.#options.url, this.#options.connectionsMax ?? mariadbDefaults.connectionsMax, this.#answerMs);
-    const connecting = (await this.#pool).getConnection();
+    const pool = await this.#pool;
+    this.#openedPool = pool;
+    const connecting = pool.getConnection();
     return within(connecting, this.#answerMs, noAnswer).catch((error: unknown) => {
       // One that comes too late goes back.
       connecting.then((connection) => connection.release(), ignore);
@@ -660,27 +672,50 @@ async function makePool(url: string, connectionsMax: number, answerMs: number): 
     connection.query("SET SESSION innodb_lock_wait_timeout = 5", undefined, ignore);
     connection.query("SET SESSION idle_transaction_timeout = 20", undefined, ignore);
   });
-  const promised = new WeakMap<RawConnection, MariadbConnection>();
+  const promised = new WeakMap<RawConnection, PromisedConnection>();
+  let waiting = 0;
+  const atHand = new AtHand<PromisedConnection>({
+    isWaitedFor: () => waiting > 0,
+    giveBack: (connection) => connection.giveBack(),
+  });
   return {
+    atHand: () => atHand.take()?.handOut(),
     getConnection: () =>
       new Promise((resolve, reject) => {
+        waiting++;
         pool.getConnection((error, connection) => {
+          waiting--;
           if (error) return reject(error);
-          const found = promised.get(connection) ?? new PromisedConnection(connection);
+          const found = promised.get(connection) ?? new PromisedConnection(connection, atHand);
           promised.set(connection, found);
-          resolve(found);
+          resolve(found.handOut());
         });
       }),
-    end: () => new Promise((resolve, reject) => pool.end((error) => (error ? reject(error) : resolve()))),
+    end: () => {
+      atHand.close();
+      return new Promise((resolve, reject) => pool.end((error) => (error ? reject(error) : resolve())));
+    },
   };
 }
 
 /** Promises around the driver's callbacks. The driver's own makes an emitter with two listeners each time a connection is had. */
 class PromisedConnection implements MariadbConnection {
   readonly #raw: RawConnection;
+  readonly #atHand: AtHand<PromisedConnection>;
+  #isBroken = false;
+  /** A second release, as of a close after an end, must not lay it down twice. */
+  #isOut = false;
 
-  constructor(raw: RawConnection) {
+  constructor(raw: RawConnection, atHand: AtHand<PromisedConnection>) {
     this.#raw = raw;
+    this.#atHand = atHand;
+    const onBroken = (): void => {
+      this.#isBroken = true;
+      // The pool has taken it off its list by itself.
+      atHand.remove(this);
+    };
+    raw.on("error", onBroken);
+    raw.on("end", onBroken);
   }
 
   get threadId(): number {
@@ -688,8 +723,10 @@ class PromisedConnection implements MariadbConnection {
   }
 
   query(sql: unknown, values?: unknown): Promise<[MariadbResult, unknown]> {
+    // Without values there is nothing to look for: the driver would go through the whole text for places to put some.
+    const given = values === undefined && typeof sql === "string" ? null : values;
     return new Promise((resolve, reject) => {
-      this.#raw.query(sql, values, (error, result, fields) => (error ? reject(error) : resolve([result, fields])));
+      this.#raw.query(sql, given, (error, result, fields) => (error ? reject(error) : resolve([result, fields])));
     });
   }
 
@@ -697,11 +734,24 @@ class PromisedConnection implements MariadbConnection {
     return this.#raw.format(sql, values);
   }
 
+  handOut(): this {
+    this.#isOut = true;
+    return this;
+  }
+
   release(): void {
+    if (!this.#isOut) return;
+    this.#isOut = false;
+    if (this.#isBroken) this.giveBack();
+    else this.#atHand.lay(this);
+  }
+
+  giveBack(): void {
     this.#raw.release();
   }
 
   destroy(): void {
+    this.#isBroken = true;
     this.#raw.destroy();
   }
 }
@@ -719,7 +769,7 @@ interface RawConnection {
   format(sql: string, values?: unknown): string;
   release(): void;
   destroy(): void;
-  on(event: "error", listener: (error: unknown) => void): unknown;
+  on(event: "error" | "end", listener: (error: unknown) => void): unknown;
 }
 
 function ignore(): void {
