@@ -62,6 +62,28 @@ test.skipIf(isMissing)("an acquisition whose answer is lost is asked again, hold
   await until(async () => (await createLock(direct, lockName).queue()).length === 0, "the queue is empty");
 });
 
+test.skipIf(isMissing)("a join that cannot read who else is there says that it may have happened, and it has", async () => {
+  const proxy = await proxyOf(zookeeper.port);
+  const engine = await engineOn(`zookeeper://127.0.0.1:${proxy.port}`);
+  const direct = (await engineOn(zookeeper.url)).store(name());
+  const theirs = (await direct.sharedSession()).id;
+  await direct.txn({ then: [{ kind: "put", key: "2/b", value: "", session: theirs }] });
+  const store = engine.store(direct.namespace);
+  const session = (await store.sharedSession()).id;
+  // The join and the list go out in one write; that somebody is there is not known, so his node is asked for in a second one.
+  let requests = 0;
+  proxy.onRequest = () => ++requests === 2;
+  const absent = { key: "1/a", target: "exists", is: "equal", to: false } as const;
+  const join = [
+    { kind: "put", key: "1/a", value: "", session },
+    { kind: "range", range: { prefix: "" }, order: "create" },
+  ] as const;
+  await expect(store.txn({ if: [absent], then: join })).rejects.toMatchObject({ code: "CONNECTION_LOST", definite: false });
+  proxy.onRequest = undefined;
+  const { results } = await direct.txn({ then: [{ kind: "get", key: "1/a" }] });
+  expect(results[0]).toMatchObject({ entry: { session } });
+});
+
 test.skipIf(isMissing)("a write whose answer is lost is never sent again behind the caller's back", async () => {
   const proxy = await proxyOf(zookeeper.port);
   const engine = await engineOn(`zookeeper://127.0.0.1:${proxy.port}`);

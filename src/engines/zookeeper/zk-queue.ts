@@ -12,13 +12,12 @@
  * a node checks the node itself, and a list is read again when children came or went.
  */
 import { isAscii, utf8Encode } from "../../base/bytes.ts";
-import { ConclaveError, conclaveError } from "../../base/errors.ts";
 import type { ProcessHold } from "../../client/process-hold.ts";
 import type { CallOptions, Joined, NativeRecipes, SessionId, Store } from "../../store/store.ts";
 import { nodeName } from "./paths.ts";
 import { codes, multi, remove } from "./protocol.ts";
 import { anyVersion, blindCreate, bump } from "./steps.ts";
-import { checkConflict, didAll, timeoutMsDefault, type ZkTxnParts } from "./zk-txn.ts";
+import { behindAWrite, checkConflict, didAll, timeoutMsDefault, type ZkTxnParts } from "./zk-txn.ts";
 
 /** What contenders say about themselves is short. */
 const valueLengthMax = 8_192;
@@ -96,16 +95,12 @@ export class ZkQueue implements NativeRecipes {
   ): Promise<Joined | null> {
     const range = { prefix: "" };
     const older = { kind: "range", range, order: "create", descending: true, limit: 1, keysOnly: true, createdBefore } as const;
-    try {
-      const { results, revision } = await this.#options.store.txn({ then: [{ kind: "get", key }, older] }, call);
-      const [mine, ahead] = results;
-      if (mine?.kind !== "get" || mine.entry?.createRevision !== createdBefore || ahead?.kind !== "range") return null;
-      const [first] = ahead.entries;
-      return { revision, ahead: first === undefined ? null : { key: first.keyBytes, count: ahead.count } };
-    } catch (error) {
-      if (!(error instanceof ConclaveError) || !error.definite) throw error;
-      throw conclaveError(error.code, error.message, { definite: false, cause: error });
-    }
+    const txn = { then: [{ kind: "get", key } as const, older] };
+    const { results, revision } = await behindAWrite(() => this.#options.store.txn(txn, call));
+    const [mine, ahead] = results;
+    if (mine?.kind !== "get" || mine.entry?.createRevision !== createdBefore || ahead?.kind !== "range") return null;
+    const [first] = ahead.entries;
+    return { revision, ahead: first === undefined ? null : { key: first.keyBytes, count: ahead.count } };
   }
 }
 

@@ -8,7 +8,7 @@
  *
  * A join whose namespace has nobody else in it knows that from the write itself (`childCount`), and is the answer.
  */
-import { type ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
+import { ConclaveError, conclaveError, hasCode } from "../../base/errors.ts";
 import type { Platform } from "../../base/ports.ts";
 import type { Limits } from "../../store/caps.ts";
 import { isReadOnly, type ResolvedOp, type ResolvedTxn, type SessionNumber } from "../../store/command.ts";
@@ -225,15 +225,11 @@ async function join(txn: ResolvedTxn, parts: ZkTxnParts, call: ZkCall): Promise<
         session: String(session),
       }),
   );
-  const others =
-    ranges.length === 0 || isAlone
-      ? []
-      : await othersAt(
-          { namespace, own, stat, zxid: written.zxid, replies: replies.slice(making.length + 1) },
-          client,
-          parts,
-          call,
-        );
+  let others: readonly Entry[] = [];
+  if (ranges.length > 0 && !isAlone) {
+    const joined = { namespace, own, stat, zxid: written.zxid, replies: replies.slice(making.length + 1) };
+    others = await behindAWrite(() => othersAt(joined, client, parts, call));
+  }
   const view: ResolvedTxn = { ...txn, compares: [], then: ranges, else: [] };
   const told = rehearse(view, { revision: written.zxid, entries: [...own, ...others], isAlive: () => true }, parts.limits).answer(
     written.zxid,
@@ -241,6 +237,19 @@ async function join(txn: ResolvedTxn, parts: ZkTxnParts, call: ZkCall): Promise<
   const rangeResults = [...told.results];
   const results = txn.then.map((op) => (op.kind === "put" ? ({ kind: "put", previous: null } as const) : rangeResults.shift()));
   return { succeeded: true, revision: written.zxid, results: results as TxnResult["results"] };
+}
+
+/** What is asked once something was written. Its failure says nothing against that: it is never definite. */
+export async function behindAWrite<T>(ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof ConclaveError) || !error.definite) throw error;
+    throw conclaveError(error.code, `It was written, but not told what else is there: ${error.message}`, {
+      definite: false,
+      cause: error,
+    });
+  }
 }
 
 interface JoinPlan {
