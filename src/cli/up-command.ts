@@ -3,12 +3,13 @@
  */
 
 import { rmSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import type { Command } from "commander";
 import { conclaveError } from "../base/errors.ts";
 import { type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
+import { makeDirectory } from "../host/make-directory.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { Exit } from "./fail.ts";
 import { freePorts, portsFrom, takenPorts } from "./free-ports.ts";
@@ -115,7 +116,7 @@ class Cluster {
     const ports = await choosePorts(count, port);
     if (data === undefined) this.#directory = await mkdtemp(join(tmpdir(), "conclave-"));
     else this.#directory = data;
-    await mkdir(this.#directory, { recursive: true });
+    await makeDirectory(this.#directory);
     for (const [at, each] of ports.entries()) {
       const member = `m${at + 1}`;
       const directory = join(this.#directory, member);

@@ -20,9 +20,10 @@
  * other's processes), and that a small directory is listed in one system call.
  */
 import { randomUUID } from "node:crypto";
-import { link, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { resolve as resolvePath, sep } from "node:path";
 import { conclaveError } from "../../base/errors.ts";
+import { makeDirectory } from "../../host/make-directory.ts";
 
 export interface DirectoryLock {
   /** The next process may have the directory. Idempotent. */
@@ -48,7 +49,7 @@ const attemptsMax = 1000;
 export async function lockDirectory(path: string): Promise<DirectoryLock> {
   const directory = resolvePath(path);
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
   } catch (cause) {
     throw conclaveError("INVALID_OPTION", `The data directory ${path} cannot be made: ${(cause as Error).message}.`, { cause });
   }

@@ -9,11 +9,12 @@
  * A name is durable only when its directory is synced: after create, rename and remove.
  */
 import { close, constants, fdatasync, fstat, fsync, open as openDescriptor, read, writev } from "node:fs";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { open, readdir, rename, rm } from "node:fs/promises";
 import { resolve as resolvePath, sep } from "node:path";
 import { promisify } from "node:util";
 import { conclaveError } from "../../base/errors.ts";
 import type { Disk, DiskFile } from "../../base/ports.ts";
+import { makeDirectory } from "../../host/make-directory.ts";
 import { isLockName } from "./directory-lock.ts";
 
 const openAsync = promisify(openDescriptor);
@@ -34,7 +35,7 @@ export class NodeDisk implements Disk {
 
   /** Makes the directory where it is missing. Lock it first: `lockDirectory`. */
   static async open(directory: string): Promise<NodeDisk> {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     return new NodeDisk(resolvePath(directory));
   }
 
