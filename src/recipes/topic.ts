@@ -59,6 +59,8 @@ export class Topic {
 
   /**
    * Puts a message up; answers with its revision. One round trip, and one more now and then to take old ones down.
+   * Once, also where an answer is lost and it is asked again; except where `keep` others came in between, took it down, and the
+   * store keeps no claims (`Caps.claims`): then it is put up a second time.
    * @param payload Anything that JSON can carry. @throws TIMEOUT (may have happened), INVALID_OPTION
    */
   async publish(payload: unknown, options: CallOptions = {}): Promise<Revision> {
@@ -71,7 +73,7 @@ export class Topic {
         () =>
           this.#store.txn(
             {
-              // By its key, a message is put once however often the call is sent.
+              // By its key, a message is put once however often the call is sent, as long as it is up.
               if: [{ key, target: "exists", is: "equal", to: false }],
               then: [
                 { kind: "put", key, value },
