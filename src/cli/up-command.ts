@@ -9,7 +9,7 @@ import { basename, join, relative } from "node:path";
 import type { Command } from "commander";
 import { conclaveError } from "../base/errors.ts";
 import { type ProtocolName, protocolDefault, protocolNames } from "../base/protocol-name.ts";
-import { makeDirectory } from "../host/make-directory.ts";
+import { makeDirectory } from "../engines/embedded/make-directory.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { Exit } from "./fail.ts";
 import { freePorts, portsFrom, takenPorts } from "./free-ports.ts";

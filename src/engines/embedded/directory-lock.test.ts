@@ -142,7 +142,7 @@ test("two processes race for a directory whose owners are killed or release it: 
       /from "(?:.*\/)?([\w-]+)\.ts"/g,
       'from "./$1.mjs"',
     );
-  const needed = ["../../base/errors.ts", "../../base/error-table.ts", "../../host/make-directory.ts"];
+  const needed = ["../../base/errors.ts", "../../base/error-table.ts", "./make-directory.ts"];
   const files = [source, ...needed.map((path) => new URL(path, source))];
   for (const url of files) {
     const name = url.pathname.replace(/^.*\//, "").replace(/\.ts$/, ".mjs");

@@ -23,7 +23,7 @@ import { randomUUID } from "node:crypto";
 import { link, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { resolve as resolvePath, sep } from "node:path";
 import { conclaveError } from "../../base/errors.ts";
-import { makeDirectory } from "../../host/make-directory.ts";
+import { makeDirectory } from "./make-directory.ts";
 
 export interface DirectoryLock {
   /** The next process may have the directory. Idempotent. */

@@ -14,8 +14,8 @@ import { resolve as resolvePath, sep } from "node:path";
 import { promisify } from "node:util";
 import { conclaveError } from "../../base/errors.ts";
 import type { Disk, DiskFile } from "../../base/ports.ts";
-import { makeDirectory } from "../../host/make-directory.ts";
 import { isLockName } from "./directory-lock.ts";
+import { makeDirectory } from "./make-directory.ts";
 
 const openAsync = promisify(openDescriptor);
 const closeAsync = promisify(close);
