@@ -11,7 +11,7 @@
  * Each case runs the subjects in rotated order, in rounds; medians and spreads. Synchronous hits and those in L2 are measured
  * with a process for each subject and round, by the clock and by processor time. Writes bench/results/cache.{json,md}.
  */
-import { fork } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -369,9 +369,11 @@ async function expiryFigures(port: number, l2TimeoutMs: number): Promise<Figure[
   const cluster = await ourNodes(0, { redisPort: undefined });
   const ttlMs = 500;
   const readForMs = 6_000;
+  const count = 5;
+  const ready: ChildProcess[] = [];
   const children = await Promise.all(
     Array.from(
-      { length: 5 },
+      { length: count },
       () =>
         new Promise<ExpiryReport>((resolve, reject) => {
           const child = fork(fileURLToPath(import.meta.url), {
@@ -380,7 +382,11 @@ async function expiryFigures(port: number, l2TimeoutMs: number): Promise<Figure[
               CONCLAVE_BENCH_CACHE_CHILD: JSON.stringify({ address: cluster.address, port, ttlMs, readForMs, l2TimeoutMs }),
             },
           });
-          child.once("message", (message) => resolve(message as ExpiryReport));
+          child.on("message", (message) => {
+            if (message !== "ready") resolve(message as ExpiryReport);
+            // All begin at once, and so end at once.
+            else if (ready.push(child) === count) for (const each of ready) each.send("begin");
+          });
           child.once("error", reject);
           child.once("exit", (code) => reject(new Error(`A process of the cluster ended with ${code}.`)));
         }),
@@ -464,10 +470,11 @@ async function expiryChild(): Promise<void> {
     loads.push({ atMs, counted, clockErrorMs: clockMs === undefined ? null : clockMs - atMs });
   };
   let reads = 0;
-  // All begin at once, whenever they were forked.
-  const startMs = Math.ceil(Date.now() / 2_000) * 2_000 + 2_000;
-  await new Promise((resolve) => setTimeout(resolve, startMs - Date.now()));
-  while (Date.now() < startMs + readForMs) {
+  const begun = new Promise((resolve) => process.once("message", resolve));
+  process.send?.("ready");
+  await begun;
+  const startMs = performance.now();
+  while (performance.now() < startMs + readForMs) {
     await cache.get("hot", async () => {
       noteLoad();
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -479,6 +486,9 @@ async function expiryChild(): Promise<void> {
   const { metrics } = cache;
   const counted = Object.fromEntries(reasons.map((reason) => [reason, metrics[reason]])) as ExpiryReport["reasons"];
   const report: ExpiryReport = { loads, reads, reasons: counted };
+  // Who goes with a lease in hand is a dead holder, for whom the others wait until its session is over.
+  await cache.close();
+  await conclave.close();
   process.send?.(report, undefined, undefined, () => process.exit(0));
 }
 

@@ -289,6 +289,24 @@ describe("the bound", () => {
     expect(cache.peek("k")).toBe("v");
   });
 
+  test("a process without a proof takes nothing from L2 either, in its first read", async () => {
+    const l2 = new MemoryL2(platform);
+    const away = twin();
+    const cache = open<string>({ maxStaleMs: 1_000, ttlMs: 600_000 }, { l2, on: away });
+    const other = open<string>({ ttlMs: 600_000 }, { l2 });
+    await platform.settle();
+    await other.get("k", async () => "old");
+    await platform.settle();
+    const kept = l2.texts.get("k") as { text: string; untilMs: number };
+    away.cutOff();
+    await other.invalidate("k");
+    await platform.settle();
+    // A failover of L2 brings it back.
+    l2.texts.set("k", kept);
+    await platform.advance(1_001);
+    expect(await cache.get("k", async () => "new")).toBe("new");
+  });
+
   test("proofs keep a quiet cache trusted, and the oldest proof served is metered", async () => {
     const cache = open<string>({ maxStaleMs: 1_000, ttlMs: 600_000 });
     await cache.get("k", async () => "v");

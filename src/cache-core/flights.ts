@@ -3,7 +3,7 @@
  *
  * Intuition: a coat rack with numbered hooks; whose hook is taken takes the next free one, and when a coat goes those that had to
  * step aside move back.
- * Not a Map: one that is always set and deleted in builds itself anew every few dozen calls, which was a tenth of a hit in L2,
+ * Not a Map: one that is always set and deleted in builds itself anew every few dozen calls, a twentieth of a hit in L2,
  * and a table that V8 has once promoted keeps from its collector whatever the tables after it hold.
  * Source: linear probing, and deletion without gravestones: Knuth, TAOCP vol. 3, §6.4, Algorithms L and R.
  */

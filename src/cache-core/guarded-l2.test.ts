@@ -12,6 +12,7 @@ function scene(port: "get" | "read") {
   const deferred: (() => void)[] = [];
   const answers: ((text: string) => void)[] = [];
   const failures: ((error: Error) => void)[] = [];
+  const heard: unknown[] = [];
   const opened: string[] = [];
   let nowMs = 0;
   const platform: Platform = {
@@ -61,7 +62,13 @@ function scene(port: "get" | "read") {
   };
   return {
     read: (key: string): Promise<unknown> =>
-      new Promise((resolve) => guarded.get({ key, sentMs: nowMs, budgetMs: 100 }, resolve)),
+      new Promise((resolve) => {
+        guarded.get({ key, sentMs: nowMs, budgetMs: 100 }, (answer) => {
+          heard.push(answer);
+          resolve(answer);
+        });
+      }),
+    heard,
     failures,
     answers,
     opened,
@@ -107,13 +114,14 @@ describe.each(["get", "read"] as const)("an L2 that is asked by `%s`", (port) =>
   });
 
   test("an answer after the deadline is heard by nobody, and says that L2 lives", async () => {
-    const { read, answers, opened, wake, endTurn } = scene(port);
+    const { read, answers, heard, opened, wake, endTurn } = scene(port);
     const reads = Array.from({ length: 2 }, (_, at) => read(`k${at}`));
     wake();
     endTurn();
     for (const answer of answers) answer("late");
     await new Promise((resolve) => setImmediate(resolve));
     expect(await Promise.all(reads)).toEqual([failed, failed]);
+    expect(heard).toEqual([failed, failed]);
     const third = read("k3");
     wake(300);
     endTurn();
