@@ -24,7 +24,7 @@ export default [
   {
     name: "L2 is believed",
     file: "cache-core/second-tier.ts",
-    find: "if (history.isValid(entry, entry.since)) return entry;",
+    find: "if (history.confirm(entry)) return entry;",
     replace: "if (entry.since >= 0) return entry;",
     source: "T7: bentocache writes L1 from L2 unconditionally; Redis failover brings deleted values back",
   },
@@ -128,15 +128,15 @@ export default [
   },
   {
     name: "a value found valid is valid a little beyond what the stream told",
-    file: "cache-core/shelf.ts",
-    find: "if (history.revision > entry.since) entry.since = history.revision;",
-    replace: "if (history.revision > entry.since) entry.since = history.revision + 3;",
+    file: "cache-core/invalidation-history.ts",
+    find: "if (this.revision > checked.since) checked.since = this.revision;",
+    replace: "if (this.revision > checked.since) checked.since = this.revision + 3;",
     source: "off by some",
   },
   {
     name: "the checksum does not cover the key",
     file: "cache-core/envelope.ts",
-    find: "return codec.checksum(body, keyHash % 2 ** 32);",
+    find: "return codec.checksum(body, keyHash >>> 0);",
     replace: "return codec.checksum(body, keyHash * 0);",
     source: "bytes of one key under another",
   },
