@@ -30,7 +30,7 @@ export default [
     file: "log/recovery.ts",
     find: "this.#dropFrom(operation.from);\n        return;",
     replace: "return;",
-    explained:
+    harmless:
       "Equivalent here: the cores truncate only to put another entry at the same index in the same record, and a put of another term drops what stands behind it. It would matter to a core that truncates alone.",
     world: "stack",
   },
