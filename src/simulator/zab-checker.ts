@@ -3,7 +3,8 @@
  *
  * Source: the paper's properties (DSN 2011 §III) and the names of Apache ZooKeeper's TLA+ specification of Zab 1.0, as listed
  * in `research/consensus.md` §4.3; the two orders of writes that real ZooKeeper got wrong (H1, H2 there) are checked where
- * they count: on the disk, when the letter leaves.
+ * they count: on the disk, when the letter leaves. AckedIsKept: what was confirmed to the leader of an epoch is not cut off
+ * in that epoch, because that leader's history only grows.
  */
 import type { Configuration, Index, Input, LogEntry, MemberId, Output, Probe, Recovered, Term } from "../consensus/core.ts";
 import type { ZabMessage } from "../consensus/zab/messages.ts";
@@ -25,6 +26,8 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
   readonly #established = new Map<Term, MemberId>();
   /** (member, epoch) to the leader that it was acknowledged to. */
   readonly #ackedEpoch = new Map<string, MemberId>();
+  /** By member: how far it confirmed the history of the last epoch in which it confirmed any. */
+  readonly #acked = new Map<MemberId, { readonly epoch: Term; readonly index: Index }>();
   /** (epoch, index) to the hash of the one history up to there. */
   readonly #histories = new Map<string, number>();
 
@@ -56,6 +59,7 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
       }
       case "ack":
         this.#checkHistory(from, to, message.epoch, message.index, "AckIsDurable");
+        this.#noteAck(from, message);
         break;
       case "ack-leader":
         must(
@@ -64,10 +68,17 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
           () => `${from} says that it belongs to epoch ${message.epoch}; its disk says ${own.currentEpoch}`,
         );
         this.#checkHistory(from, to, message.epoch, message.index, "HistoryDurable");
+        this.#noteAck(from, message);
         break;
       default:
         break;
     }
+  }
+
+  #noteAck(member: MemberId, { epoch, index }: { readonly epoch: Term; readonly index: Index }): void {
+    const before = this.#acked.get(member);
+    if (before !== undefined && (before.epoch > epoch || (before.epoch === epoch && before.index >= index))) return;
+    this.#acked.set(member, { epoch, index });
   }
 
   /** What is confirmed to the leader of an epoch stands on this disk as it stands in that leader's history. */
@@ -108,6 +119,7 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
 
   protected override afterWipe(member: MemberId): void {
     this.#members.delete(member);
+    this.#acked.delete(member);
   }
 
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
@@ -154,6 +166,12 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
 
   protected override onTruncate(member: MemberId, _ghost: Ghost, from: Index, probe: Probe): void {
     must(probe.role !== "leader", "LeaderAppendOnly", () => `${member} truncates from ${from} while leading epoch ${probe.term}`);
+    const acked = this.#acked.get(member);
+    must(
+      acked === undefined || acked.epoch !== probe.term || from > acked.index,
+      "AckedIsKept",
+      () => `${member} truncates from ${from} in epoch ${probe.term}, in which it confirmed ${acked?.index}`,
+    );
   }
 
   /** Leadership: one established leader per epoch. PrimaryIntegrity: it has everything that was committed before. */
