@@ -1,10 +1,11 @@
 /**
  * `conclave pbft ...`: keys and the cluster file, and the few things that a client of a Byzantine cluster can ask.
  */
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { conclaveError } from "../base/errors.ts";
+import { makeDirectory } from "../engines/embedded/make-directory.ts";
 import { readClusterFile } from "../engines/pbft/cluster-file.ts";
 import { connectPbft } from "../engines/pbft/connect-pbft.ts";
 import { generateKey, readKeyFile, writeKeyFile } from "../engines/pbft/keys.ts";
@@ -54,7 +55,7 @@ function addInit(group: Command): void {
     .option("--clients <list>", "names, separated by commas", "app");
   addOutputFlags(command).action(
     async (directory: string, flags: { cluster: string; members: string; clients: string; json: boolean }) => {
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       const replicas = [];
       for (const part of flags.members.split(",")) {
         const [name, address] = part.split("=");
