@@ -3,39 +3,6 @@
  */
 import { keyHash } from "./key-hash.ts";
 
-export interface CacheEntry<V> {
-  readonly key: string;
-  readonly keyHash: number;
-  readonly life: number;
-  readonly tags: readonly string[];
-  readonly tagHashes: readonly number[];
-  readonly value: V;
-  /** Of the value, made once it is first awaited. */
-  promise: Promise<V> | undefined;
-  /** The revision before the load: everything up to it is in the value. */
-  readonly stamp: number;
-  /** Invariant: nothing up to here has invalidated it, >= stamp. */
-  since: number;
-  /** The history's count at which it was last found valid. */
-  changes: number;
-  /**
-   * `freshUntilMs` in whole ticks, rounded down: a small integer, which an engine keeps in the object itself, where a fraction
-   * is one more look into memory. Before this tick it is fresh; from it on `freshUntilMs` is asked.
-   */
-  readonly freshTick: number;
-  /** Monotonic moments of this process. */
-  readonly loadedMs: number;
-  readonly freshUntilMs: number;
-  readonly keepUntilMs: number;
-  /** From here on a read may draw the lot of loading it early. */
-  earlyMs: number;
-  /** How long the load took. */
-  readonly deltaMs: number;
-  readonly etag: string | undefined;
-  /** After a failed refresh: the next one not before this. */
-  retryMs: number;
-}
-
 export interface EntryParts<V> {
   readonly key: string;
   readonly keyHash: number;
@@ -59,26 +26,38 @@ const tickMax = 2 ** 31 - 1;
 /** The lot is drawn only where it wins more often than once in e^10. */
 const earlyWindow = 10;
 
-/** Each with all it needs to be judged. A class for the reason given at `Call` in guarded-l2.ts. */
-class Entry<V> implements CacheEntry<V> {
+/** A class for the reason given at `Call` in guarded-l2.ts. */
+export class CacheEntry<V> {
   // In this order: what a hit looks at lies together at the front of the object.
   readonly value: V;
+  /** The history's count at which it was last found valid. */
   changes = -1;
+  /**
+   * `freshUntilMs` in whole ticks, rounded down: a small integer, which an engine keeps in the object itself, where a fraction
+   * is one more look into memory. Before this tick it is fresh; from it on `freshUntilMs` is asked.
+   */
   readonly freshTick: number;
+  /** Of the value, made once it is first awaited. */
   promise: Promise<V> | undefined = undefined;
   readonly key: string;
   readonly keyHash: number;
   readonly life: number;
   readonly tags: readonly string[];
   readonly tagHashes: readonly number[];
+  /** The revision before the load: everything up to it is in the value. */
   readonly stamp: number;
+  /** Invariant: nothing up to here has invalidated it, >= stamp. */
   since: number;
+  /** Monotonic moments of this process. */
   readonly loadedMs: number;
   readonly freshUntilMs: number;
   readonly keepUntilMs: number;
+  /** From here on a read may draw the lot of loading it early. */
   earlyMs: number;
+  /** How long the load took. */
   readonly deltaMs: number;
   readonly etag: string | undefined;
+  /** After a failed refresh: the next one not before this. */
   retryMs = 0;
 
   constructor(parts: EntryParts<V>) {
@@ -100,10 +79,6 @@ class Entry<V> implements CacheEntry<V> {
     this.deltaMs = deltaMs;
     this.etag = parts.etag;
   }
-}
-
-export function makeEntry<V>(parts: EntryParts<V>): CacheEntry<V> {
-  return new Entry(parts);
 }
 
 /**

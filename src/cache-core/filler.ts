@@ -12,7 +12,7 @@
 import { background } from "../base/background.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { Platform } from "../base/ports.ts";
-import { type CacheEntry, makeEntry } from "./cache-entry.ts";
+import { CacheEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
 import { type FirstNews, Flight, type FlightEnd, type Landing } from "./flight.ts";
 import { Flights } from "./flights.ts";
@@ -386,7 +386,7 @@ export class Filler<V> {
     const { platform, options } = this.#parts;
     const { ttlMs, graceMs } = parts;
     const drawn = options.jitter === 0 ? 0 : (options.jitter * platform.randomUint32()) / 2 ** 32;
-    return makeEntry({
+    return new CacheEntry({
       ...parts,
       key: subject.key,
       keyHash: subject.keyHash,

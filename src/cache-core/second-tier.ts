@@ -1,8 +1,7 @@
 /**
  * L2 in terms of entries: what comes out of it was judged by the Store's counters before anybody sees it.
  */
-import type { CacheEntry } from "./cache-entry.ts";
-import { makeEntry } from "./cache-entry.ts";
+import { CacheEntry } from "./cache-entry.ts";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
 import type { failed, GuardedL2 } from "./guarded-l2.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
@@ -103,7 +102,7 @@ export class SecondTier<V> {
     const nowMs = now();
     const clockMs = l2.clockMs(key, nowMs);
     if (clockMs === undefined || clockMs >= envelope.keepUntil) return undefined;
-    const entry = makeEntry<V>({
+    const entry = new CacheEntry<V>({
       key,
       keyHash,
       life: history.life,

@@ -8,11 +8,8 @@
  * ASCII without quote and backslash. Everything else travels as it is.
  */
 
-/** Between two values something must stand: two literals that only a line break divides are one. */
-type Pieces = readonly string[];
-
 interface Plain {
-  readonly pieces: Pieces;
+  readonly pieces: readonly string[];
   /** Of the value after each piece but the last, from 0. */
   readonly places: readonly number[];
   readonly count: number;
@@ -59,6 +56,7 @@ function read(text: string): Plain | null {
   const pieces = text.split(/(?<![\w$\x80-\uffff])\$([1-9]\d{0,4})(?![\w$\x80-\uffff])/);
   const between = pieces.filter((_, at) => at % 2 === 0);
   for (let at = 1; at < pieces.length; at += 2) places.push(Number(pieces[at]) - 1);
+  // Between two values something must stand: two literals that only a line break divides are one.
   if (between.some((piece, at) => piece.includes("$") || (at > 0 && at < between.length - 1 && piece.trim() === ""))) return null;
   const used = new Set(places);
   const count = used.size === 0 ? 0 : Math.max(...used) + 1;
