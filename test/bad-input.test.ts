@@ -166,6 +166,11 @@ test.skipIf(!canMount)(
         }
       }
       expect(code).toBe("DISK_FULL");
+      // A snapshot in the background may be what met the full disk: whoever asks afterwards hears the reason too, and at once.
+      const startedMs = performance.now();
+      expect((await errorOf(store.put("late", "x"))).code).toBe("DISK_FULL");
+      expect((await errorOf(store.get("key-0"))).code).toBe("DISK_FULL");
+      expect(performance.now() - startedMs).toBeLessThan(5_000);
       await conclave.close();
       cpSync(join(small, "data"), join(folder, "rescued"), { recursive: true });
     } finally {

@@ -93,7 +93,8 @@ export class Call implements Framed {
 
   /** Whether it surely did not happen when it is given up now. */
   get isDefinite(): boolean {
-    return this.sends === 0 || ["read", "lease", "stale", "status"].includes(this.kind);
+    if (this.sends === 0 || ["read", "lease", "stale", "status"].includes(this.kind)) return true;
+    return this.sends === 1 && this.lastRefused?.definite === true;
   }
 }
 

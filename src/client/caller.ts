@@ -142,7 +142,7 @@ export class Caller {
     if (call === undefined || call.link !== link) return;
     const { code, message, definite } = refused;
     // BUSY is the caller's to judge, unless an earlier copy may run: then asking on is the only way to know.
-    const isFinal = (code === "DISK_FULL" || code === "DISK_FAILED") && this.#options.navigator.nodes().length === 1;
+    const isFinal = (code === "DISK_FULL" || code === "DISK_FAILED") && this.#options.navigator.memberCount === 1;
     const isForNow =
       !isFinal && (code === "NOT_LEADER" || code === "NO_QUORUM" || !definite || (code === "BUSY" && call.sends > 1));
     if (!isForNow) {
@@ -163,7 +163,7 @@ export class Caller {
   /** Calls from now on fail with CLOSED, and so do those on their way; `submitLast` still works until `stop`. */
   close(): void {
     this.#isClosed = true;
-    for (const call of [...this.#open.values(), ...this.#writes.all(), ...this.#reads.all()]) this.#failClosed(call);
+    for (const call of this.#all()) this.#failClosed(call);
   }
 
   /** A goodbye after `close`. */
@@ -182,11 +182,23 @@ export class Caller {
 
   /** No address can ever serve: waiting for the deadline would tell nothing more. */
   failAll(error: ConclaveError): void {
-    for (const call of [...this.#open.values(), ...this.#writes.all(), ...this.#reads.all()]) {
-      this.#fail(
-        call,
-        conclaveError(error.code, this.#options.navigator.describe(), { cause: error, definite: call.isDefinite }),
-      );
+    this.#failEach(error, this.#all());
+  }
+
+  /** Nobody can ever lead: what waits for a leader waits in vain. What was said to a member is that member's to answer. */
+  failUnled(error: ConclaveError): void {
+    const waiting = this.#all().filter((call) => call.link === undefined && !isLeaderless(call));
+    this.#failEach(error, waiting);
+  }
+
+  #all(): Call[] {
+    return [...this.#open.values(), ...this.#writes.all(), ...this.#reads.all()];
+  }
+
+  #failEach(error: ConclaveError, calls: readonly Call[]): void {
+    const text = this.#options.navigator.describe();
+    for (const call of calls) {
+      this.#fail(call, conclaveError(error.code, text, { cause: error, definite: call.isDefinite }));
     }
   }
 

@@ -194,6 +194,20 @@ test("the leader is found from any address", async () => {
   }
 });
 
+test("a client with the address of one member outlives it: the others were told by its welcome", async () => {
+  const { platform, cluster } = world({ members: ["a", "b", "c"] });
+  const client = cluster.client({ addresses: ["a:7400"] });
+  const store = client.store("s");
+  void store.txn(put("warm"));
+  await platform.advance(50);
+  cluster.kill("a");
+  cluster.elect("c", { quietly: true });
+  const call = watched(store.txn(put("k")));
+  await platform.advance(1_000);
+  expect(call.value?.succeeded).toBe(true);
+  expect(client.connected).toMatchObject({ leader: "c", address: "c:7400" });
+});
+
 test("a leader that changes while calls wait gets them again, and each happens once", async () => {
   const { platform, cluster } = world({ members: ["a", "b", "c"] });
   const client = cluster.client();
@@ -315,7 +329,7 @@ test("a member that still believes in a lower term moves nobody", async () => {
   void store.txn(put("k"));
   await platform.advance(50);
   const a = cluster.member("a");
-  a.leader = () => ({ member: "a", term: 1 });
+  a.leader = () => ({ leader: "a", term: 1 });
   a.tellLeader();
   await platform.advance(50);
   expect(client.connected).toMatchObject({ leader: "b", term: 2 });
@@ -399,6 +413,54 @@ test("members without a leader: NO_QUORUM; definite for a call that never left",
   await platform.advance(1_000);
   expect(call.error).toMatchObject({ code: "NO_QUORUM", definite: true });
   expect(call.error?.message).toMatch(/a:7400: connected as "a"/);
+});
+
+const diskFull = { code: "DISK_FULL", message: `Member "a" has stopped: a full disk.` } as const;
+
+test("a cluster of one that has stopped: its reason at once, for calls before and after, until it is started anew", async () => {
+  const { platform, cluster } = world();
+  const client = cluster.client();
+  const store = client.store("s");
+  void store.txn(put("warm"));
+  await platform.advance(50);
+  const a = cluster.member("a");
+  const { leader } = a;
+  a.leader = () => ({ leader: undefined, term: 1, stopped: diskFull });
+  cluster.elect(undefined);
+  const [write, read, status] = [watched(store.txn(put("k"))), watched(store.txn(get("k"))), watched(client.status())];
+  await platform.advance(500);
+  expect(write.error).toMatchObject({ code: "DISK_FULL", definite: true });
+  expect(write.error?.message).toContain("a full disk");
+  expect(read.error).toMatchObject({ code: "DISK_FULL", definite: true });
+  expect(status.value).toBeDefined();
+  const stranger = watched(cluster.client().store("s").txn(put("k")));
+  await platform.advance(500);
+  expect(stranger.error).toMatchObject({ code: "DISK_FULL", definite: true });
+  a.leader = leader;
+  cluster.transport.cut("a:7400");
+  cluster.elect("a");
+  const again = watched(store.txn(put("k")));
+  await platform.advance(500);
+  expect(again.value?.succeeded).toBe(true);
+});
+
+test("a member that has stopped ends no call while another may lead", async () => {
+  const { platform, cluster } = world({ members: ["a", "b"] });
+  const client = cluster.client({ addresses: ["a:7400"] });
+  const store = client.store("s");
+  void store.txn(put("warm"));
+  await platform.advance(50);
+  cluster.member("a").leader = () => ({ leader: undefined, term: 1, stopped: diskFull });
+  cluster.elect(undefined);
+  const given = watched(store.txn(put("k"), { timeoutMs: 900 }));
+  const call = watched(store.txn(put("k")));
+  await platform.advance(1_000);
+  expect(given.error).toMatchObject({ code: "NO_QUORUM", definite: true });
+  expect(given.error?.message).toContain("a full disk");
+  expect(call.isSettled).toBe(false);
+  cluster.elect("b");
+  await platform.advance(500);
+  expect(call.value?.succeeded).toBe(true);
 });
 
 test("refused for want of a quorum until the end: NO_QUORUM, not definite", async () => {

@@ -30,7 +30,7 @@ import type {
   WatchOptions,
 } from "../store/store.ts";
 import type { AdminRequest } from "../wire/admin.ts";
-import { protocolMax, protocolMin, type Refuse, type Welcome } from "../wire/hello.ts";
+import { type LeaderNews, protocolMax, protocolMin, type Refuse, type Welcome } from "../wire/hello.ts";
 import { decodeStatus, type MemberStatus } from "../wire/member-status.ts";
 import type { Refused } from "../wire/server-messages.ts";
 import { kindOf } from "./call.ts";
@@ -233,6 +233,7 @@ export class Client implements Engine, LeaseKeeping {
       onLinkReady: (link: Link, welcome: Welcome) => {
         this.#navigator.onLinkReady(link, welcome);
         this.#caller.onLinkReady();
+        this.#failIfStopped();
       },
       onLinkClosed: (link: Link, error: Error) => this.#onLinkClosed(link, error),
       onOutcome: (_link: Link, requestId: number, outcome: ByteReader) => {
@@ -248,9 +249,19 @@ export class Client implements Engine, LeaseKeeping {
       onWatchEnd: (_link: Link, watchId: number, refuse: Refuse) => {
         this.#watches.get(watchId)?.end(conclaveError(refuse.code, refuse.message));
       },
-      onLeader: (link: Link, leader: string | undefined, term: number) => this.#navigator.onNews(leader, term, link.member),
+      onLeader: (link: Link, news: LeaderNews) => this.#onNews(link, news),
       onStatusReply: (_link: Link, requestId: number, status: string) => this.#caller.onStatusReply(requestId, status),
     };
+  }
+
+  #onNews(link: Link, { leader, term }: LeaderNews): void {
+    this.#navigator.onNews(leader, term, link.member);
+    this.#failIfStopped();
+  }
+
+  #failIfStopped(): void {
+    const stopped = this.#navigator.stopped();
+    if (stopped !== undefined) this.#caller.failUnled(conclaveError(stopped.code, stopped.message));
   }
 
   #onLeader(link: Link): void {

@@ -7,7 +7,7 @@
 import { type ByteReader, ByteWriter } from "../base/byte-codec.ts";
 import { conclaveError } from "../base/errors.ts";
 import type { Connection, ConnectionHandler, Platform, Timer, Transport } from "../base/ports.ts";
-import { type Hello, type Refuse, type Welcome, writeHello } from "../wire/hello.ts";
+import { type Hello, type LeaderNews, type Refuse, type Welcome, writeHello } from "../wire/hello.ts";
 import { type Refused, readServerMessages, type ServerMessageHandler } from "../wire/server-messages.ts";
 
 /** A frame is sent early once it holds this much, so that its buffer stays small. */
@@ -34,7 +34,7 @@ export interface LinkOwner {
   onReady(link: Link, requestId: number): void;
   onWatchBatch(link: Link, watchId: number, part: ByteReader): void;
   onWatchEnd(link: Link, watchId: number, refuse: Refuse): void;
-  onLeader(link: Link, leader: string | undefined, term: number): void;
+  onLeader(link: Link, news: LeaderNews): void;
   onStatusReply(link: Link, requestId: number, status: string): void;
 }
 
@@ -52,6 +52,8 @@ export class Link implements ConnectionHandler, ServerMessageHandler {
   state: "dialing" | "ready" | "closed" = "dialing";
   /** The member's id; empty until it is ready. */
   member = "";
+  /** The member serves no more until it is started anew, and why. */
+  stopped: Refuse | undefined;
   /** By its address, so it stays even where another link reaches the same member. */
   isAskedFor = false;
   /** When a frame last arrived. */
@@ -126,6 +128,7 @@ export class Link implements ConnectionHandler, ServerMessageHandler {
     if (this.state !== "dialing") return;
     this.state = "ready";
     this.member = welcome.member;
+    this.stopped = welcome.stopped;
     this.#dialTimer.cancel();
     this.#owner.onLinkReady(this, welcome);
   }
@@ -154,12 +157,13 @@ export class Link implements ConnectionHandler, ServerMessageHandler {
     this.#owner.onWatchEnd(this, watchId, refuse);
   }
 
-  onLeader(leader: string | undefined, term: number): void {
-    this.#owner.onLeader(this, leader, term);
+  onLeader(news: LeaderNews): void {
+    this.stopped = news.stopped;
+    this.#owner.onLeader(this, news);
   }
 
-  onPong(_token: number, leader: string | undefined, term: number): void {
-    this.#owner.onLeader(this, leader, term);
+  onPong(_token: number, news: LeaderNews): void {
+    this.onLeader(news);
   }
 
   onStatusReply(requestId: number, status: string): void {

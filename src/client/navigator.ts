@@ -12,7 +12,7 @@
 import { type ConclaveError, conclaveError, hasCode } from "../base/errors.ts";
 import type { Platform, Timer, Transport } from "../base/ports.ts";
 import { writePing } from "../wire/client-messages.ts";
-import type { Hello, Welcome } from "../wire/hello.ts";
+import type { Hello, Refuse, Welcome } from "../wire/hello.ts";
 import { Link, type LinkOwner } from "./link.ts";
 import type { ClientLimits } from "./options.ts";
 
@@ -167,10 +167,7 @@ export class Navigator {
     for (const node of this.#nodes.values()) {
       if (node.link?.state === "ready") writePing(node.link.writer(), 0);
     }
-    for (const address of this.#addresses.values()) {
-      const node = this.#nodes.get(address) ?? this.#node(address);
-      if (node.link === undefined && this.#linkAtMemberAddress(address) === undefined) this.#dial(node);
-    }
+    for (const node of this.#meetMembers()) if (node.link === undefined) this.#dial(node);
   }
 
   /** Every address failed in a way that no second attempt changes; answers the reason. */
@@ -185,14 +182,30 @@ export class Navigator {
     return found;
   }
 
+  /** Every member of the cluster said that it serves no more; answers the reason. A member that is started anew takes it back. */
+  stopped(): Refuse | undefined {
+    if (this.#addresses.size === 0) return undefined;
+    let found: Refuse | undefined;
+    for (const member of this.#addresses.keys()) {
+      found = this.#linkOfMember(member)?.stopped;
+      if (found === undefined) return undefined;
+    }
+    return found;
+  }
+
+  /** Members that the cluster is known to have. */
+  get memberCount(): number {
+    return Math.max(1, this.#addresses.size);
+  }
+
   /** The addresses that were tried, and how each ended. */
   describe(): string {
     const each = [...this.#nodes.values()].map(({ address, link, lastError }) => {
-      if (link?.state === "ready") return `${address}: connected as "${link.member}"`;
+      if (link?.state === "ready") return `${address}: ${link.stopped?.message ?? `connected as "${link.member}"`}`;
       if (lastError !== undefined) return `${address}: ${firstSentence(lastError.message)}`;
       return `${address}: ${link === undefined ? "not tried" : "no answer yet"}`;
     });
-    return `Tried ${each.join("; ")}.`;
+    return `Tried ${each.join("; ").replace(/\.$/, "")}.`;
   }
 
   close(): void {
@@ -211,6 +224,12 @@ export class Navigator {
       this.#nodes.set(address, node);
     }
     return node;
+  }
+
+  /** A node for each member that is known and not linked: whoever was given one address outlives the member behind it. */
+  #meetMembers(): Node[] {
+    const unlinked = [...this.#addresses.values()].filter((address) => this.#linkAtMemberAddress(address) === undefined);
+    return unlinked.map((address) => this.#node(address));
   }
 
   #dial(node: Node): Link {
@@ -252,6 +271,7 @@ export class Navigator {
   /** Knocks at the next door: asks a link that is there, or dials. */
   #seek(): void {
     this.#attempts++;
+    this.#meetMembers();
     const nodes = [...this.#nodes.values()];
     if (this.#attempts % (nodes.length + 1) === 0) {
       // A whole round found nobody: the terms that we remember may be those of a cluster that is no more.

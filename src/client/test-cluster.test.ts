@@ -16,6 +16,7 @@ import { type Caps, embeddedLimits, type Limits } from "../store/caps.ts";
 import { encodeCommand } from "../store/command.ts";
 import { Machine } from "../store/machine.ts";
 import { VirtualPlatform } from "../testing/virtual-platform.ts";
+import type { LeaderNews } from "../wire/hello.ts";
 import type { MemberStatus } from "../wire/member-status.ts";
 import { Client } from "./client.ts";
 import { MemoryTransport } from "./memory-transport.ts";
@@ -69,6 +70,7 @@ export class TestCluster {
   readonly #doorOptions: Partial<DoorOptions>;
   readonly #batch = new BatchWriter();
   #waiting: { readonly sink: AnswerSink; readonly tag: number }[] = [];
+  readonly #leave = new Map<MemberId, () => void>();
   #isCommitDue = false;
   #index = 0;
 
@@ -82,7 +84,16 @@ export class TestCluster {
     this.leader = names[0];
     this.apply(encodeCommand({ kind: "initialise", revision: 1_000_000 }));
     this.members = names.map((name) => new TestMember(this, name));
-    for (const member of this.members) this.transport.listen(member.address, (connection) => member.accept(connection));
+    for (const member of this.members) {
+      const leave = this.transport.listen(member.address, (connection) => member.accept(connection));
+      this.#leave.set(member.member, leave);
+    }
+  }
+
+  /** Nobody listens there any more, and its connections end. */
+  kill(name: MemberId): void {
+    this.#leave.get(name)?.();
+    this.transport.cut(this.addresses.get(name) as string);
   }
 
   member(name: MemberId): TestMember {
@@ -206,8 +217,8 @@ export class TestMember implements ReplicaService {
     return door;
   }
 
-  leader(): { readonly member: MemberId | undefined; readonly term: number } {
-    return { member: this.#cluster.leader, term: this.#cluster.term };
+  leader(): LeaderNews {
+    return { leader: this.#cluster.leader, term: this.#cluster.term };
   }
 
   administer(_request: unknown, answer: AdminAnswer): void {

@@ -18,7 +18,7 @@ import {
   writeWatchOpen,
 } from "../wire/client-messages.ts";
 import { beginMessage, endMessage, messageTypes } from "../wire/envelope.ts";
-import { type Hello, type Refuse, type Welcome, writeHello } from "../wire/hello.ts";
+import { type Hello, type LeaderNews, type Refuse, type Welcome, writeHello } from "../wire/hello.ts";
 import { type Refused, readServerMessages, type ServerMessageHandler } from "../wire/server-messages.ts";
 import { readPart, type WatchPart } from "../wire/watch-batch.ts";
 
@@ -93,7 +93,7 @@ class RawClient implements ServerMessageHandler {
   onWatchEnd(watchId: number, refuse: Refuse): void {
     this.ended.push({ watchId, ...refuse });
   }
-  onLeader(leader: string | undefined): void {
+  onLeader({ leader }: LeaderNews): void {
     this.leaders.push(leader);
   }
   onPong(token: number): void {

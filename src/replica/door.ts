@@ -249,8 +249,7 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
   }
 
   onPing(token: number): void {
-    const { member, term } = this.#service.leader();
-    writePong(this.writer(), token, member, term);
+    writePong(this.writer(), token, this.#service.leader());
   }
 
   onWatchOpen(open: WatchOpen): void {
@@ -363,13 +362,12 @@ export class Door implements ConnectionHandler, AnswerSink, ClientMessageHandler
     this.#principal = principal;
     this.#state = "open";
     this.#helloTimer.cancel();
-    const leader = this.#service.leader();
+    const news = this.#service.leader();
     const protocol = chooseProtocol(hello) as number;
     const { addresses } = this.#service;
-    writeWelcome(this.writer(), { protocol, member, cluster, addresses, leader: leader.member, term: leader.term });
+    writeWelcome(this.writer(), { protocol, member, cluster, addresses, ...news });
     this.#unsubscribe = this.#service.onLeaderChange(() => {
-      const changed = this.#service.leader();
-      writeLeader(this.writer(), changed.member, changed.term);
+      writeLeader(this.writer(), this.#service.leader());
     });
     this.#options.telemetry?.emit({ kind: "connection.opened", member, remote: this.#connection.remote, role: "client" });
   }

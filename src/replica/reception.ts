@@ -137,7 +137,7 @@ export class Reception {
   #welcomePeer(connection: Connection, hello: Hello, { remembers }: { readonly remembers: boolean }): Guest {
     const { replica } = this.#options;
     this.#latest.set(hello.member, connection);
-    const { member: leader, term } = replica.leader();
+    const { leader, term } = replica.leader();
     const { member, cluster, addresses } = replica;
     this.#writer.reset();
     writeWelcome(this.#writer, {

@@ -43,6 +43,7 @@ import { encodeCommand } from "../store/command.ts";
 import { Machine, type MachineOptions } from "../store/machine.ts";
 import type { Outcome } from "../store/outcome.ts";
 import { type AdminRequest, encodePiece, type SavedSnapshot } from "../wire/admin.ts";
+import type { LeaderNews } from "../wire/hello.ts";
 import { encodeStatus, type MemberStatus } from "../wire/member-status.ts";
 import { type AdminAnswer, refusalOf } from "./administration.ts";
 import { Outbox } from "./outbox.ts";
@@ -228,8 +229,12 @@ export class Replica implements ReplicaService {
     return () => this.#machineListeners.delete(listener);
   }
 
-  leader(): { readonly member: MemberId | undefined; readonly term: number } {
-    return { member: this.#role.leader, term: this.#role.term };
+  leader(): LeaderNews {
+    const { leader, term } = this.#role;
+    if (this.#halted === undefined) return { leader, term };
+    // Whoever hears of this looks for a leader: that there is none here for good is all that another code would say.
+    const { code, message } = this.#stopped(true);
+    return { leader, term, stopped: { code: code === "NOT_LEADER" ? "NO_QUORUM" : code, message } };
   }
 
   onLeaderChange(listener: () => void): () => void {

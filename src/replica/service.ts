@@ -8,6 +8,7 @@ import type { MemberId, ReadLevel } from "../consensus/core.ts";
 import type { Machine } from "../store/machine.ts";
 import type { Outcome } from "../store/outcome.ts";
 import type { AdminRequest } from "../wire/admin.ts";
+import type { LeaderNews } from "../wire/hello.ts";
 import type { MemberStatus } from "../wire/member-status.ts";
 import type { AdminAnswer } from "./administration.ts";
 
@@ -38,7 +39,7 @@ export interface ReplicaService {
   readonly groupId: number;
   /** Member id to dialable address, for the client's map. */
   readonly addresses: ReadonlyMap<MemberId, string>;
-  leader(): { readonly member: MemberId | undefined; readonly term: number };
+  leader(): LeaderNews;
   /** Puts the encoded command into the log. The bytes are copied before the call returns. */
   propose(command: Uint8Array, sink: AnswerSink, tag: number): void;
   /** Answers `onReady` at a moment when the machine holds every write that was answered before this call (ReadIndex). */

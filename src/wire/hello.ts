@@ -58,7 +58,12 @@ export interface Welcome {
   readonly term: number;
   /** To a peer: this life of its directory is remembered here, durably. */
   readonly remembers?: boolean;
+  /** The member serves no more until it is started anew, and why. */
+  readonly stopped?: Refuse;
 }
+
+/** Whom a member follows, as it says when that changes and in answer to a ping. */
+export type LeaderNews = Pick<Welcome, "leader" | "term" | "stopped">;
 
 export interface Refuse {
   readonly code: ErrorCode;
@@ -80,7 +85,7 @@ const helloTags = {
   incarnation: 11,
   belongs: 12,
 } as const;
-const welcomeTags = { protocol: 1, member: 2, cluster: 3, address: 4, leader: 5, term: 6, remembers: 7 } as const;
+const welcomeTags = { protocol: 1, member: 2, cluster: 3, address: 4, leader: 5, term: 6, remembers: 7, stopped: 8 } as const;
 const roles = ["client", "peer"] as const;
 
 /** Writes the whole first frame. */
@@ -201,6 +206,13 @@ export function writeWelcome(writer: ByteWriter, welcome: Welcome): void {
   fields.text(welcomeTags.leader, welcome.leader);
   fields.number(welcomeTags.term, welcome.term);
   if (welcome.remembers === true) fields.number(welcomeTags.remembers, 1);
+  const { stopped } = welcome;
+  if (stopped !== undefined) {
+    fields.put(welcomeTags.stopped, (value) => {
+      value.utf8(stopped.code);
+      value.utf8(stopped.message);
+    });
+  }
   endMessage(writer, at);
 }
 
@@ -209,6 +221,7 @@ export function readWelcome(body: ByteReader): Welcome {
   let [member, cluster] = ["", ""];
   let leader: string | undefined;
   let remembers = false;
+  let stopped: Refuse | undefined;
   const addresses = new Map<string, string>();
   readTaggedFields(body, new ByteReader(emptyBytes), (tag, value) => {
     if (tag === welcomeTags.protocol) protocol = value.varint();
@@ -218,8 +231,10 @@ export function readWelcome(body: ByteReader): Welcome {
     else if (tag === welcomeTags.leader) leader = value.utf8();
     else if (tag === welcomeTags.term) term = value.varint();
     else if (tag === welcomeTags.remembers) remembers = value.varint() === 1;
+    else if (tag === welcomeTags.stopped) stopped = readRefuse(value);
   });
-  return { protocol, member, cluster, addresses, leader, term, ...(remembers ? { remembers } : {}) };
+  const known = { protocol, member, cluster, addresses, leader, term };
+  return { ...known, ...(remembers ? { remembers } : {}), ...(stopped === undefined ? {} : { stopped }) };
 }
 
 export function writeRefuse(writer: ByteWriter, refuse: Refuse): void {

@@ -128,26 +128,33 @@ test("every client message arrives as it was said, in order, from one frame", ()
 test("every server message arrives as it was said", () => {
   const welcome = { protocol: 1, member: "a", cluster: "prod", addresses: new Map([["a", "h:1"]]), leader: undefined, term: 4 };
   const refused = { code: "NOT_LEADER", message: "no", definite: true, leader: "b" } as const;
+  const stopped = { code: "DISK_FULL", message: "no room" } as const;
   const frame = written((writer) => {
     writeWelcome(writer, welcome);
+    writeWelcome(writer, { ...welcome, stopped });
     writeRefuse(writer, { code: "WRONG_CLUSTER", message: "another one" });
     writeRefused(writer, 1, refused);
     writeReady(writer, 2);
     writeWatchEnd(writer, 3, { code: "UNAUTHORIZED", message: "not yours" });
-    writeLeader(writer, undefined, 5);
-    writeLeader(writer, "c", 6);
-    writePong(writer, 1, "c", 6);
+    writeLeader(writer, { leader: undefined, term: 5 });
+    writeLeader(writer, { leader: "c", term: 6 });
+    writeLeader(writer, { leader: undefined, term: 6, stopped });
+    writePong(writer, 1, { leader: "c", term: 6 });
+    writePong(writer, 2, { leader: undefined, term: 7, stopped });
     writeStatusReply(writer, 7, "{}");
   });
   expect(readAsServerMessages(frame)).toEqual([
     ["onWelcome", welcome],
+    ["onWelcome", { ...welcome, stopped }],
     ["onRefuse", { code: "WRONG_CLUSTER", message: "another one" }],
     ["onRefused", 1, refused],
     ["onReady", 2],
     ["onWatchEnd", 3, { code: "UNAUTHORIZED", message: "not yours" }],
-    ["onLeader", undefined, 5],
-    ["onLeader", "c", 6],
-    ["onPong", 1, "c", 6],
+    ["onLeader", { leader: undefined, term: 5 }],
+    ["onLeader", { leader: "c", term: 6 }],
+    ["onLeader", { leader: undefined, term: 6, stopped }],
+    ["onPong", 1, { leader: "c", term: 6 }],
+    ["onPong", 2, { leader: undefined, term: 7, stopped }],
     ["onStatusReply", 7, "{}"],
   ]);
 });

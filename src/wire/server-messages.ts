@@ -6,7 +6,7 @@ import type { ByteReader, ByteWriter } from "../base/byte-codec.ts";
 import type { ErrorCode } from "../base/error-table.ts";
 import { beginMessage, endMessage, messageTypes, readMessages } from "./envelope.ts";
 import { readErrorCode } from "./error-code.ts";
-import { type Refuse, readRefuse, readWelcome, type Welcome } from "./hello.ts";
+import { type LeaderNews, type Refuse, readRefuse, readWelcome, type Welcome } from "./hello.ts";
 
 export interface Refused {
   readonly code: ErrorCode;
@@ -29,9 +29,9 @@ export interface ServerMessageHandler {
   onWatchBatch(watchId: number, part: ByteReader): void;
   /** The member serves this watch no longer. */
   onWatchEnd(watchId: number, refuse: Refuse): void;
-  onLeader(leader: string | undefined, term: number): void;
+  onLeader(news: LeaderNews): void;
   /** The answer to a ping, and whom the member follows. */
-  onPong(token: number, leader: string | undefined, term: number): void;
+  onPong(token: number, news: LeaderNews): void;
   /** The status as JSON. */
   onStatusReply(requestId: number, status: string): void;
 }
@@ -74,19 +74,32 @@ export function writeWatchEnd(writer: ByteWriter, watchId: number, refuse: Refus
   endMessage(writer, at);
 }
 
-export function writeLeader(writer: ByteWriter, leader: string | undefined, term: number): void {
+export function writeLeader(writer: ByteWriter, news: LeaderNews): void {
   const at = beginMessage(writer, messageTypes.leader);
-  writer.varint(term);
-  writer.utf8(leader ?? "");
+  writeNews(writer, news);
   endMessage(writer, at);
 }
 
-export function writePong(writer: ByteWriter, token: number, leader: string | undefined, term: number): void {
+export function writePong(writer: ByteWriter, token: number, news: LeaderNews): void {
   const at = beginMessage(writer, messageTypes.pong);
   writer.varint(token);
+  writeNews(writer, news);
+  endMessage(writer, at);
+}
+
+/** `stopped` stands last, and only where there is one: an older reader ends before it. */
+function writeNews(writer: ByteWriter, { leader, term, stopped }: LeaderNews): void {
   writer.varint(term);
   writer.utf8(leader ?? "");
-  endMessage(writer, at);
+  if (stopped === undefined) return;
+  writer.utf8(stopped.code);
+  writer.utf8(stopped.message);
+}
+
+function readNews(body: ByteReader): LeaderNews {
+  const term = body.varint();
+  const leader = body.utf8() || undefined;
+  return { leader, term, ...(body.remaining > 0 ? { stopped: readRefuse(body) } : {}) };
 }
 
 export function writeStatusReply(writer: ByteWriter, requestId: number, status: string): void {
@@ -118,23 +131,18 @@ function readServerMessage(type: number, body: ByteReader, handler: ServerMessag
     case messageTypes.watchEnd:
       handler.onWatchEnd(body.varint(), readRefuse(body));
       break;
-    case messageTypes.leader: {
-      const term = body.varint();
-      handler.onLeader(body.utf8() || undefined, term);
-      return;
-    }
+    case messageTypes.leader:
+      handler.onLeader(readNews(body));
+      break;
     case messageTypes.welcome:
       handler.onWelcome(readWelcome(body));
       break;
     case messageTypes.refuse:
       handler.onRefuse(readRefuse(body));
       break;
-    case messageTypes.pong: {
-      const token = body.varint();
-      const term = body.varint();
-      handler.onPong(token, body.utf8() || undefined, term);
-      return;
-    }
+    case messageTypes.pong:
+      handler.onPong(body.varint(), readNews(body));
+      break;
     case messageTypes.statusReply:
       handler.onStatusReply(body.varint(), body.utf8());
       break;
