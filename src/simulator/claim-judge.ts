@@ -1,8 +1,9 @@
 /**
- * Who may be served, judged from the decided commands alone: a list of the living sessions, kept beside the machine's own.
+ * Who may be served, judged from the decided commands: a list of the living sessions, kept beside the machine's own.
  *
  * DeadClaimsRefused: a claim of a session that has ended never runs. An earlier copy of it may have run while the session
  * lived, and what would tell so went with the session.
+ * ExpiredIsLost: a store ends no session by its clock before the session's own client counts it as lost by its own.
  */
 import { BatchReader } from "../store/batch.ts";
 import { type Command, decodeCommand } from "../store/command.ts";
@@ -11,6 +12,12 @@ import { must } from "./invariant-violation.ts";
 
 export class ClaimJudge {
   readonly #living = new Set<number>();
+  readonly #countsAsAlive: (session: number) => boolean;
+
+  /** `countsAsAlive`: whether the client of the session takes it for alive at this moment of true time. */
+  constructor(countsAsAlive: (session: number) => boolean) {
+    this.#countsAsAlive = countsAsAlive;
+  }
 
   /** Once for each decided batch, with what the machine answered to each command. */
   onBatch(payload: Uint8Array, outcomes: readonly Outcome[]): void {
@@ -38,10 +45,14 @@ export class ClaimJudge {
         if (outcome.kind === "done") this.#living.delete(command.session);
         break;
       case "expire-sessions":
-        if (outcome.kind === "done") for (const session of command.sessions) this.#living.delete(session);
+        if (outcome.kind === "done") for (const session of command.sessions) this.#onExpired(session);
         break;
       case "initialise":
         break;
     }
+  }
+  #onExpired(session: number): void {
+    this.#living.delete(session);
+    must(!this.#countsAsAlive(session), "ExpiredIsLost", () => `session ${session} is expired while its client counts on it`);
   }
 }

@@ -99,5 +99,5 @@ export const faultClassHelp = `  --faults NAMES  only these kinds of fault, in e
   --no-faults NAMES  all but these. Kinds, separated by commas:
                     ${scheduledFaults.join(", ")}
                   where members have disks (stack): ${diskFaults.join(", ")}, wipe
-                  from the beginning: drift, tiny-limits, leader-bias, ambush (core), client-pause (stack)
+                  from the beginning: drift, tiny-limits, leader-bias, ambush, client-pause (stack)
                   liars (pbft): ${misdeeds.join(", ")}, twin`;

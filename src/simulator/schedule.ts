@@ -8,6 +8,7 @@
  */
 import type { MemberId, MembershipChange, ReadLevel } from "../consensus/core.ts";
 import type { NetworkFaults } from "./datagrams.ts";
+import type { StackAmbush } from "./stack-ambushes.ts";
 
 export type LinkPair = readonly [from: MemberId, to: MemberId];
 
@@ -103,6 +104,8 @@ export interface StackSetup {
   readonly rates: Readonly<Record<string, number>>;
   /** Whether the clients of `shared-workload.ts` are there as well. Default false, as in schedules from before there were any. */
   readonly sharing?: boolean;
+  /** A rare case that this run makes on purpose, see `stack-ambushes.ts`. Default: none. */
+  readonly ambush?: StackAmbush;
 }
 
 export const scheduleFormat = "conclave-schedule";

@@ -26,11 +26,12 @@ export const watchedRanges: readonly { readonly range: KeyRange; holds(key: stri
 
 export class WatchTruth {
   readonly #machine = new Machine();
-  readonly #claims = new ClaimJudge();
+  readonly #claims: ClaimJudge;
   /** Of the watched namespace, in order. */
   readonly #events: WatchEvent[] = [];
 
-  constructor() {
+  constructor(countsAsAlive: (session: number) => boolean) {
+    this.#claims = new ClaimJudge(countsAsAlive);
     this.#machine.subscribe((_, events) => {
       for (const event of events) if (namespaceOf(event.key) === watchedNamespace) this.#events.push(toWatchEvent(event));
     });

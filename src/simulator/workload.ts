@@ -12,7 +12,7 @@ import { createLock } from "../recipes/lock.ts";
 import type { Operation } from "../testing/linearizability/operation.ts";
 import type { RegisterInput, RegisterOutput } from "../testing/linearizability/register-model.ts";
 import type { Coverage } from "./coverage.ts";
-import { InvariantViolation } from "./invariant-violation.ts";
+import { InvariantViolation, must } from "./invariant-violation.ts";
 import type { Random } from "./random.ts";
 import type { SimulatedProcess } from "./simulated-process.ts";
 
@@ -211,6 +211,25 @@ export async function judgeSets(client: Client, observations: Observations): Pro
         throw new InvariantViolation("FencedExclusion", `the set "${name}" took token ${after} after token ${before}`);
     }
   }
+}
+
+/**
+ * After the faults: a claimed addition is said again when its session has ended. What told that it ran went with the session,
+ * so it must be refused; that the machine does so where it is decided is DeadClaimsRefused (`claim-judge.ts`).
+ */
+export async function judgeClaims(client: Client): Promise<void> {
+  const store = client.store("claims");
+  const session = await store.session({ ttlMs: 2_000 });
+  const claim = { session: session.id, sequence: 1, lowestOpen: 1 };
+  const add = () => store.txn({ then: [{ kind: "add", key: "once", delta: 1 }], claim });
+  await add();
+  await session.close();
+  await add().catch((error: unknown) => {
+    if (!hasCode(error, "SESSION_EXPIRED")) throw error;
+  });
+  const { results } = await store.txn({ then: [{ kind: "get", key: "once" }] });
+  const sum = results[0]?.kind === "get" ? results[0].entry?.text : undefined;
+  must(sum === "1", "ClaimOnce", () => `one claimed addition of 1, said twice, made ${sum}`);
 }
 
 export function sleep(process: SimulatedProcess, delayMs: number): Promise<void> {

@@ -10,11 +10,12 @@
 import { onBackgroundFailure } from "../base/background.ts";
 import { crc32 } from "../base/crc32.ts";
 import { hasCode } from "../base/errors.ts";
-import { Client } from "../client/client.ts";
+import type { Client } from "../client/client.ts";
 import type { Core } from "../consensus/core.ts";
 import { Member } from "../replica/member.ts";
 import type { Protocol } from "../replica/protocol.ts";
 import { type Caps, embeddedLimits } from "../store/caps.ts";
+import type { Session } from "../store/store.ts";
 import { checkLinearizable } from "../testing/linearizability/check-linearizable.ts";
 import { explain } from "../testing/linearizability/explain.ts";
 import { registerModel } from "../testing/linearizability/register-model.ts";
@@ -27,6 +28,7 @@ import { FaultPlayer, type FaultTarget } from "./fault-player.ts";
 import { FaultSchedule } from "./fault-schedule.ts";
 import type { Checker, CheckerCounts } from "./group-checker.ts";
 import { InvariantViolation } from "./invariant-violation.ts";
+import { ObservedClient } from "./observed-client.ts";
 import { ObservedCore } from "./observed-core.ts";
 import type { SimulatedProtocol } from "./protocols.ts";
 import { Random } from "./random.ts";
@@ -37,9 +39,10 @@ import { judgeShared, runShared, SharedOracles, sharedClientCount } from "./shar
 import { SimulatedDisk } from "./simulated-disk.ts";
 import { PausingDisk, SimulatedProcess } from "./simulated-process.ts";
 import { SimulatedNetwork } from "./simulated-transport.ts";
+import { ambushedSetup, planDeafWatcher, runCrowd, stackAmbushes } from "./stack-ambushes.ts";
 import { WatchTruth } from "./watch-judge.ts";
-import { runWatches, type WatchParts, watchToTheEnd } from "./watch-workload.ts";
-import { judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
+import { habitsOf, runWatches, type WatchParts, watchToTheEnd } from "./watch-workload.ts";
+import { judgeClaims, judgeSets, Observations, runLocks, runRegisters, type WorkloadParts } from "./workload.ts";
 
 /** The cluster that a seed stands for. */
 export function drawStackSetup(seed: number, protocol: SimulatedProtocol<unknown>, filter = new FaultFilter()): StackSetup {
@@ -53,8 +56,10 @@ export function drawStackSetup(seed: number, protocol: SimulatedProtocol<unknown
   const everybody = [...memberNames, ...clientNames].map(rateOf);
   const sharing = random.chance(sharingChance);
   const rates = Object.fromEntries(sharing ? [...everybody, ...sharingNames.map(rateOf)] : everybody);
-  if (filter.allows("tiny-limits")) return { limits, segmentBytes, snapshotEveryBytes, datagrams, rates, sharing };
-  return { limits: {}, segmentBytes: 65_536, snapshotEveryBytes: 100_000_000, datagrams, rates, sharing };
+  const ambush = filter.has("ambush", random.chance(ambushChance)) ? { ambush: random.pick(stackAmbushes) } : {};
+  const drawn = { datagrams, rates, sharing, ...ambush };
+  if (filter.allows("tiny-limits")) return ambushedSetup({ limits, segmentBytes, snapshotEveryBytes, ...drawn });
+  return { limits: {}, segmentBytes: 65_536, snapshotEveryBytes: 100_000_000, ...drawn };
 }
 
 export interface WorldOptions {
@@ -105,6 +110,9 @@ const memberNames = ["a", "b", "c"];
 /** Two for registers, two for locks, one watches; the others use the other recipes. */
 const workerCount = 4;
 const watcherCount = 1;
+const watcherName = `client-${workerCount}`;
+/** Who brings the crowd. */
+const crowdNumber = 2;
 const recipesFrom = workerCount + watcherCount;
 const sharedFrom = recipesFrom + recipeClientCount;
 const allNames = Array.from({ length: sharedFrom + sharedClientCount }, (_, number) => `client-${number}`);
@@ -113,6 +121,9 @@ const clientNames = allNames.slice(0, sharedFrom);
 const sharingNames = allNames.slice(sharedFrom);
 const sharingChance = 1 / 4;
 const sharingForMs = 12_000;
+const ambushChance = 3 / 4;
+/** Some ten events. */
+const tinyBufferBytes = 500;
 /** Durable writes behind a damaged place until its loss can be told from an interrupted write. */
 const damageWritesMin = 3;
 
@@ -157,7 +168,9 @@ export class World implements FaultTarget {
   /** Undefined while the faults last. */
   healedAtMs: number | undefined;
   readonly #observations: Observations;
-  readonly #truth = new WatchTruth();
+  /** Every session that a client opened for somebody, by its number. */
+  readonly #sessions = new Map<number, Session>();
+  readonly #truth = new WatchTruth((session) => this.#sessions.get(session)?.alive === true);
   readonly #watchers: WatchParts[] = [];
   readonly #recipes: RecipeOracles;
   readonly #shared: SharedOracles;
@@ -212,6 +225,7 @@ export class World implements FaultTarget {
     });
     this.#planClientPauses();
     this.#planWipe();
+    if (this.#setup.ambush === "deaf-watcher") this.#planDeafWatcher();
     let nudgeMs = floors.virtualMsMin;
     while (!hasRunEnough(floors, this.#queue, this.#checker.counts)) {
       await this.#step();
@@ -372,6 +386,18 @@ export class World implements FaultTarget {
     this.#queue.schedule(random.between(2_000, 15_000), attempt);
   }
 
+  #planDeafWatcher(): void {
+    planDeafWatcher({
+      queue: this.#queue,
+      random: this.#dice.stream("ambush"),
+      members: this.members,
+      watcher: watcherName,
+      leader: () => this.leader(),
+      isStopped: () => this.#stopped,
+      strike: (event) => this.#do(event),
+    });
+  }
+
   #wipe({ member, forMs }: Extract<StackWorldEvent, { do: "wipe" }>): void {
     // Of a minority, and only where somebody can remember that it was there.
     if (this.#damaged !== undefined || !this.#haveMet()) return;
@@ -513,14 +539,16 @@ export class World implements FaultTarget {
   // ------------------------------------------------------------------------------------------------ clients
 
   #makeClient(name: string): void {
+    const { ambush } = this.#setup;
     const process = this.#makeProcess(name);
-    const client = new Client({
+    const client = new ObservedClient((session) => this.#sessions.set(Number(session.id), session), {
       platform: process.platform,
       transport: this.#network.transportOf(process),
       addresses: [...this.members],
       cluster,
       caps,
       clientName: name,
+      ...(name === watcherName && ambush === "far-behind" ? { limits: { watchBufferBytes: tinyBufferBytes } } : {}),
     });
     this.#clients.push({ client, process });
   }
@@ -541,13 +569,17 @@ export class World implements FaultTarget {
   #work(parts: WorkloadParts): Promise<void> {
     const { number } = parts;
     if (number < 2) return runRegisters(parts);
+    if (number === crowdNumber && this.#setup.ambush === "crowd") {
+      const crowd = runCrowd({ ...parts, random: this.#dice.stream("crowd") });
+      return Promise.all([runLocks(parts), crowd]).then(() => undefined);
+    }
     if (number < workerCount) return runLocks(parts);
     if (number >= sharedFrom) {
       const isStopped = (): boolean => this.#stopped || this.#queue.nowMs > sharingForMs;
       return runShared({ ...parts, oracles: this.#shared, isStopped });
     }
     if (number >= recipesFrom) return runRecipes({ ...parts, oracles: this.#recipes });
-    const watcher = { ...parts, truth: this.#truth };
+    const watcher = { ...parts, truth: this.#truth, habits: habitsOf(this.#setup.ambush) };
     this.#watchers.push(watcher);
     return runWatches(watcher);
   }
@@ -607,6 +639,7 @@ export class World implements FaultTarget {
       for (const watcher of this.#watchers) await watchToTheEnd(watcher);
       const { client } = this.#clients[0] as { client: Client };
       await judgeSets(client, this.#observations);
+      await judgeClaims(client);
       await judgeRecipes(client, this.#recipes);
       if (this.#setup.sharing === true) await judgeShared(client, this.#shared);
     })();

@@ -4,7 +4,8 @@
  * Source: the paper's properties (DSN 2011 §III) and the names of Apache ZooKeeper's TLA+ specification of Zab 1.0, as listed
  * in `research/consensus.md` §4.3; the two orders of writes that real ZooKeeper got wrong (H1, H2 there) are checked where
  * they count: on the disk, when the letter leaves. AckedIsKept: what was confirmed to the leader of an epoch is not cut off
- * in that epoch, because that leader's history only grows.
+ * in that epoch, because that leader's history only grows. AnswerCuts: only a proposal that answers what a member told of its
+ * own history, in this life, cuts that history off; a stray one does not know where the two part.
  */
 import type { Configuration, Index, Input, LogEntry, MemberId, Output, Probe, Recovered, Term } from "../consensus/core.ts";
 import type { ZabMessage } from "../consensus/zab/messages.ts";
@@ -28,6 +29,8 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
   readonly #ackedEpoch = new Map<string, MemberId>();
   /** By member: how far it confirmed the history of the last epoch in which it confirmed any. */
   readonly #acked = new Map<MemberId, { readonly epoch: Term; readonly index: Index }>();
+  /** By member: the attempt under which it last told its history, in this life. */
+  readonly #attempts = new Map<MemberId, number>();
   /** (epoch, index) to the hash of the one history up to there. */
   readonly #histories = new Map<string, number>();
 
@@ -100,12 +103,24 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
     const own = this.#of(member);
     if (input.kind === "persisted") this.#toDisk(own, input.sequence);
     for (const output of outputs) {
+      if (output.kind === "send" && output.message.kind === "ack-epoch") this.#attempts.set(member, output.message.attempt);
       if (output.kind !== "persist") continue;
       for (const operation of output.operations) {
         if (operation.kind === "meta") own.pending.push({ sequence: output.sequence, values: operation.values });
+        if (operation.kind === "truncate" && input.kind === "message") this.#checkCut(member, input.message);
       }
     }
     super.onStep(member, input, outputs, probe);
+  }
+
+  /** Beside it only a snapshot makes room for itself, when it is in place. */
+  #checkCut(member: MemberId, message: ZabMessage): void {
+    const attempt = message.kind === "proposal" ? message.attempt : undefined;
+    must(
+      attempt !== undefined && attempt === this.#attempts.get(member),
+      "AnswerCuts",
+      () => `${member} cuts its history by a letter of attempt ${attempt}; it told it under ${this.#attempts.get(member)}`,
+    );
   }
 
   #toDisk(own: ZabGhost, sequence: number): void {
@@ -120,10 +135,12 @@ export class ZabChecker extends GroupChecker<ZabMessage> {
   protected override afterWipe(member: MemberId): void {
     this.#members.delete(member);
     this.#acked.delete(member);
+    this.#attempts.delete(member);
   }
 
   protected override onRecovered(member: MemberId, ghost: Ghost, recovered: Recovered): void {
     const before = this.#members.get(member);
+    this.#attempts.delete(member);
     const own: ZabGhost = {
       acceptedEpoch: 0,
       acceptedFrom: undefined,
