@@ -355,7 +355,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     this.seal();
     if (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     if (this.isReadOnly) return this.#endReading();
-    const told = await this.#sendLast(parts, `XA PREPARE ${await this.#xid()}`);
+    const told = await this.#sendLast(parts, (xid) => `XA PREPARE ${xid}`);
     if (told !== undefined) return { vote: "no", why: told };
     // The order to roll back came before this answer, and left what is prepared to recovery.
     if (this.#isOver) return { vote: "no", why: overtaken };
@@ -412,7 +412,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     this.seal();
     try {
       if (this.#pending.size > 0) await Promise.allSettled(this.#pending);
-      const told = await this.#sendLast(parts, `XA COMMIT ${await this.#xid()} ONE PHASE`);
+      const told = await this.#sendLast(parts, (xid) => `XA COMMIT ${xid} ONE PHASE`);
       if (told !== undefined) return "rolled-back";
       this.#end(true);
       return "done";
@@ -426,12 +426,12 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
    * Start, last statement, marker, end, and `order`: one packet, which the server leaves at the first error. Resolves with why
    * the branch did not get through, and rejects when nobody knows.
    */
-  async #sendLast(parts: readonly BranchRef[], order: string): Promise<string | undefined> {
+  async #sendLast(parts: readonly BranchRef[], order: (xid: string) => string): Promise<string | undefined> {
     if (this.#failure !== undefined) {
       await this.rollback();
       return `a statement of the branch had failed: ${this.#failure}`;
     }
-    const connection = await this.#open();
+    const connection = this.#opened ?? (await this.#open());
     if (this.#isOver) return overtaken;
     const xid = xidOf(this.ref);
     const start = this.#isStarted ? [] : [`XA START ${xid}`];
@@ -440,7 +440,7 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
     // Names of ours, which need no escaping: small letters, digits, and `.:,` between them.
     const marker = `INSERT INTO ${markerTable} (gid, br, cls, op, parts) VALUES ('${gid}', ${branch}, 0, 'do', '${formatParts(parts)}')`;
     const expect = this.#last?.expect;
-    const end = [marker, `XA END ${xid}`, order];
+    const end = [marker, `XA END ${xid}`, order(xid)];
     this.#isStarted = true;
     this.#state = "preparing";
     try {
@@ -542,11 +542,6 @@ class MariadbBranch implements ResourceBranch<MariadbHandle> {
       this.#opened = connection;
     }
     return connection;
-  }
-
-  async #xid(): Promise<string> {
-    await this.#open();
-    return xidOf(this.ref);
   }
 
   #closed(): Error {
