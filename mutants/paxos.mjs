@@ -231,4 +231,12 @@ export default [
     replace: "if (bitCount(proposal.accepted) > this.#majority)",
     source: "ours: found by changing operators one by one; safe, and of no use once a member is gone",
   },
+  {
+    name: "paxos: under a leader the agreed time runs at half its pace",
+    source: "the machine's only clock: sessions of the dead would hold their locks for twice their TTL",
+    file: "consensus/paxos/paxos.ts",
+    find: "const stampMs = this.#stampBase.stampMs + (this.#nowMs - this.#stampBase.atMs);",
+    replace: "const stampMs = this.#stampBase.stampMs + (this.#nowMs - this.#stampBase.atMs) / 2;",
+    protocol: "paxos",
+  },
 ];

@@ -126,4 +126,11 @@ export default [
     replace: "return count === voters.length;",
     source: "safe, and of no use once a member is gone",
   },
+  {
+    name: "a new leader's time goes on from its own clock, not from the log's",
+    source: "the machine's only clock: a leader that forgets where it stood lets it leap or stand still",
+    file: "consensus/raft/raft.ts",
+    find: "this.#stampBase = { stampMs: this.#log.lastStampMs, atMs: this.#nowMs };",
+    replace: "",
+  },
 ];

@@ -132,4 +132,12 @@ export default [
     replace: '    if (following.phase === "synchronisation") {',
     source: "DSN'11 §IV.B step f.2.1; ZOOKEEPER-3911 class",
   },
+  {
+    name: "zab: a new primary's time goes on from its own clock, not from the history's",
+    source: "the machine's only clock: a primary that forgets where it stood lets it leap or stand still",
+    file: "consensus/zab/zab.ts",
+    find: "this.#stampBase = { stampMs: this.#log.lastStampMs, atMs: this.#nowMs };",
+    replace: "",
+    protocol: "zab",
+  },
 ];

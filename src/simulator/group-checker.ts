@@ -5,7 +5,8 @@
  * (`raft-checker.ts`), which fills in the places marked below. A log is followed by one number per index (`ghost-log.ts`).
  *
  * Agreement, Contiguity, ChosenOnQuorumDisk, PrefixSurvives, CommittedImmutable, CommitMonotonic, TermMonotonic, ReadFloor, StampMonotonic
- * (the machine's only clock never goes back), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
+ * (the machine's only clock never goes back), StampKeepsPace (under one leader it runs as that leader's clock, and from where the
+ * log before it stood), AcceptedIsChosen (a waiter bound to an index and term finds its own entry
  * there), WipedIsUnheard, NoHalt; for logs without gaps also LogContiguous, LogFollowsDisk, IndexOrder and DurableTruth (what a member counts
  * as on its own disk is there as its log has it).
  */
@@ -47,6 +48,10 @@ export interface Ghost {
   /** The highest term that left this member, in any incarnation. */
   sentTerm: Term;
   installing: { readonly index: Index; readonly term: Term } | undefined;
+  /** Of the last entry of the log, where it was seen. */
+  stampMs: number | undefined;
+  /** What it last proposed as a leader, and when by its own clock. */
+  paced: { readonly term: Term; readonly stampMs: number; readonly nowMs: number } | undefined;
   /** Checksums of what was submitted and neither accepted nor rejected yet, by ticket. */
   readonly submitted: Map<number, number>;
 }
@@ -124,6 +129,8 @@ export class GroupChecker<M> implements Checker<M> {
       delivered: 0,
       sentTerm: this.ghosts.get(member)?.sentTerm ?? 0,
       installing: undefined,
+      stampMs: recovered.entries.at(-1)?.stampMs ?? recovered.snapshot?.stampMs,
+      paced: undefined,
       submitted: new Map(),
     };
     if (recovered.snapshot !== undefined) {
@@ -167,7 +174,9 @@ export class GroupChecker<M> implements Checker<M> {
     const { term, committedIndex } = probe;
     if (term < ghost.term) throw new InvariantViolation("TermMonotonic", `${member} fell from term ${ghost.term} to ${term}`);
     ghost.term = term;
+    const before = ghost.stampMs;
     for (const output of outputs) this.#onOutput(member, ghost, output, probe);
+    this.#checkPace(member, ghost, { input, outputs, before, term });
     if (committedIndex < ghost.committed)
       throw new InvariantViolation("CommitMonotonic", `${member} fell from ${ghost.committed} to ${committedIndex}`);
     ghost.committed = committedIndex;
@@ -311,6 +320,7 @@ export class GroupChecker<M> implements Checker<M> {
         if (ghost.log.last > operation.from) this.coverage.hit("a truncation drops several entries");
         this.onTruncate?.(member, ghost, operation.from, probe);
         ghost.log.truncate(operation.from);
+        ghost.stampMs = undefined;
         break;
       case "put": {
         const { entry } = operation;
@@ -320,6 +330,7 @@ export class GroupChecker<M> implements Checker<M> {
           () => `${member} puts ${entry.index} after ${ghost.log.last}`,
         );
         ghost.log.put(entry);
+        ghost.stampMs = entry.stampMs;
         this.onPut?.(member, ghost, entry, probe);
         break;
       }
@@ -327,6 +338,35 @@ export class GroupChecker<M> implements Checker<M> {
         this.onMeta?.(member, ghost, operation.values);
         break;
     }
+  }
+
+  /** A submit that was accepted, and in a log without gaps the entry with which a leader begins. */
+  #checkPace(
+    member: MemberId,
+    ghost: Ghost,
+    step: {
+      readonly input: Input<M>;
+      readonly outputs: readonly Output<M>[];
+      readonly before: number | undefined;
+      readonly term: Term;
+    },
+  ): void {
+    const { input, outputs, before, term } = step;
+    const isSubmit = input.kind === "submit";
+    if (!isSubmit && (this.#sparseSlots || !outputs.some((output) => output.kind === "role" && output.role === "leader"))) return;
+    const entry = lastPutOf(outputs);
+    if (entry === undefined || entry.term !== term) return;
+    const { stampMs } = entry;
+    // A leader that begins by what its disk says learns no time with that.
+    const nowMs = "nowMs" in input ? input.nowMs : undefined;
+    const { paced } = ghost;
+    const isPaced = paced?.term === term && nowMs !== undefined;
+    const expected = isPaced ? paced.stampMs + nowMs - paced.nowMs : isSubmit ? undefined : before;
+    if (expected !== undefined && Math.abs(stampMs - expected) > 0.001) {
+      const text = `${member} gives ${entry.index} the stamp ${stampMs}, where the log before it and its clock make ${expected}`;
+      throw new InvariantViolation("StampKeepsPace", text);
+    }
+    ghost.paced = nowMs === undefined ? undefined : { term, stampMs, nowMs };
   }
 
   #onPersisted(member: MemberId, ghost: Ghost, sequence: number): void {
@@ -444,6 +484,7 @@ export class GroupChecker<M> implements Checker<M> {
   #onInstalled(member: MemberId, ghost: Ghost, probe: Probe): void {
     const { index, term } = ghost.installing as { index: Index; term: Term };
     ghost.installing = undefined;
+    ghost.stampMs = undefined;
     const chosen = this.chosen[index];
     must(
       chosen !== undefined && (this.#sparseSlots || chosen.term === term),
@@ -476,4 +517,13 @@ function checkOrder(member: MemberId, ghost: Ghost, probe: Probe): void {
     const what = `${member} counts its disk up to ${durableIndex}, which ends at ${disk.last} or differs`;
     throw new InvariantViolation("DurableTruth", what);
   }
+}
+
+function lastPutOf<M>(outputs: readonly Output<M>[]): LogEntry | undefined {
+  let found: LogEntry | undefined;
+  for (const output of outputs) {
+    if (output.kind !== "persist") continue;
+    for (const operation of output.operations) if (operation.kind === "put") found = operation.entry;
+  }
+  return found;
 }
