@@ -133,4 +133,11 @@ export default [
     find: "this.#stampBase = { stampMs: this.#log.lastStampMs, atMs: this.#nowMs };",
     replace: "",
   },
+  {
+    name: "the leader's own disk commits nothing when it comes last",
+    source: "a write with nothing behind it would wait for the next one",
+    file: "consensus/raft/raft.ts",
+    find: 'if (this.#role === "leader") this.#maybeCommit();\n  }\n\n  #send(',
+    replace: "}\n\n  #send(",
+  },
 ];

@@ -140,4 +140,20 @@ export default [
     replace: "",
     protocol: "zab",
   },
+  {
+    name: "zab: the leader's own disk commits nothing when it comes last",
+    source: "a write with nothing behind it would wait for the next one",
+    file: "consensus/zab/zab.ts",
+    find: "    this.#maybeEstablish(leading);\n    this.#maybeCommit();\n  }\n\n  #send(",
+    replace: "    this.#maybeEstablish(leading);\n  }\n\n  #send(",
+    protocol: "zab",
+  },
+  {
+    name: "zab: the last write that the disk confirmed does not count",
+    source: "one off at the end of what a confirmation covers",
+    file: "consensus/zab/zab.ts",
+    find: "(this.#persisting[done] as { sequence: number }).sequence <= sequence",
+    replace: "(this.#persisting[done] as { sequence: number }).sequence < sequence",
+    protocol: "zab",
+  },
 ];

@@ -71,6 +71,8 @@ export interface CoreWorldReport {
 
 /** Within this time of peace all members agree again, or the slowest of them has taken so many entries more. */
 const settleMs = 20_000;
+/** At the end of a seed. */
+const loneWrites = 3;
 const progressMin = 500;
 
 export class CoreWorld implements FaultTarget {
@@ -223,10 +225,14 @@ export class CoreWorld implements FaultTarget {
     this.healedAtMs = this.#queue.nowMs;
     this.#player.heal();
     for (const node of this.#nodes.values()) node.pausedUntilMs = 0;
-    this.#planLoad("load in peace", (event) => this.#load(event));
+    const load = this.#planLoad("load in peace", (event) => this.#load(event));
     this.#settle();
     if (this.#maySeeOff()) this.#seeOffLeader();
-    else this.#loseMinority();
+    else {
+      const left = this.#loseMinority();
+      load.stop();
+      for (let nth = 0; nth < loneWrites; nth++) this.#writeAlone(left);
+    }
     return {
       steps: this.#queue.steps,
       virtualMs: this.#queue.nowMs,
@@ -286,7 +292,7 @@ export class CoreWorld implements FaultTarget {
   }
 
   /** What a quorum promises: with as many voters gone as it bears, the others go on. */
-  #loseMinority(): void {
+  #loseMinority(): readonly string[] {
     const random = this.#dice.stream("minority");
     const leader = this.leader() as string;
     const left = [...this.#node(leader).core.probe().configuration.voters];
@@ -301,6 +307,34 @@ export class CoreWorld implements FaultTarget {
     while (this.checker.committed < goal) {
       if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
       throw new InvariantViolation("QuorumSuffices", `[${gone}] are gone, and [${left}] commit nothing for ${settleMs} ms`);
+    }
+    return left;
+  }
+
+  /**
+   * One write with nothing before it under way and nothing behind it that would take it along: its own acknowledgements have to
+   * commit it, whichever of the disks confirms last.
+   */
+  #writeAlone(left: readonly string[]): void {
+    const random = this.#dice.stream("lone writes");
+    const untilMs = this.#queue.nowMs + settleMs;
+    const goal = this.checker.committed + 1;
+    const isAtRest = (leader: string): boolean => this.#node(leader).core.probe().lastIndex <= this.checker.committed;
+    let askAgainMs = 0;
+    for (;;) {
+      const leader = this.leader();
+      if (leader !== undefined && isAtRest(leader)) {
+        if (this.checker.committed >= goal) return;
+        // Nothing is under way there, so it was refused, or is yet to be asked.
+        if (this.#queue.nowMs >= askAgainMs) {
+          askAgainMs = this.#queue.nowMs + 500;
+          this.slowDisk(leader, random.pick([1, 40]));
+          this.#load({ do: "submit", member: leader, ticket: ++this.#ticket });
+        }
+      }
+      if (this.#queue.nowMs <= untilMs && this.#queue.step()) continue;
+      const text = `a write with nothing behind it is not committed by [${left}] in ${settleMs} ms`;
+      throw new InvariantViolation("LastWriteCommits", text);
     }
   }
 
