@@ -26,17 +26,6 @@ export default [
       },
     ],
   }),
-  withSecond("a session is confirmed while its end is under way", {
-    name: "a session is confirmed while its end is under way, to a client that counts on every millisecond",
-    source: "etcd lessor: renew races with revoke",
-    also: [
-      {
-        file: "client/session.ts",
-        find: "this.confirmedMs + (this.ttlMs * 2) / 3;",
-        replace: "this.confirmedMs + this.ttlMs;",
-      },
-    ],
-  }),
   withSecond("zab: the leader leads with less than its quorum knows", {
     name: "zab: neither the search nor the leader looks for who knows most",
     source: "DSN'11 §IV.A step l.1.2, and phase 0 as ZooKeeper has it",
