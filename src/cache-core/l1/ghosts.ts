@@ -6,11 +6,12 @@
  */
 import { firstSlot } from "./policy.ts";
 import { grown, SlotLists } from "./slot-lists.ts";
+import { SlotsByHash } from "./slots-by-hash.ts";
 
 const list = 0;
 
 export class Ghosts {
-  readonly #slots = new Map<number, number>();
+  readonly #slots = new SlotsByHash();
   readonly #order = new SlotLists();
   #hashes = new Uint32Array(firstSlot);
   #used = firstSlot;
@@ -22,7 +23,7 @@ export class Ghosts {
 
   /** One that is there already keeps its place. */
   add(hash: number): void {
-    if (this.#slots.has(hash)) return;
+    if (this.#slots.get(hash) !== 0) return;
     const slot = this.#free.pop() ?? this.#newSlot();
     this.#hashes[slot] = hash;
     this.#slots.set(hash, slot);
@@ -32,7 +33,7 @@ export class Ghosts {
   /** Whether it was there. */
   delete(hash: number): boolean {
     const slot = this.#slots.get(hash);
-    if (slot === undefined) return false;
+    if (slot === 0) return false;
     this.#slots.delete(hash);
     this.#order.remove(slot);
     this.#free.push(slot);

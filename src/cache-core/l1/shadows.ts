@@ -8,6 +8,7 @@
  * USENIX ATC 2017, §3; used for W-TinyLFU's window by Einziger et al., Middleware 2018, §3.3 (there "mini-sim").
  */
 import { firstSlot } from "./policy.ts";
+import { SlotsByHash } from "./slots-by-hash.ts";
 import { type WindowTuner, WTinyLfu, windowShareAtFirst } from "./w-tiny-lfu.ts";
 
 /** The sizes that are tried. */
@@ -64,7 +65,7 @@ export class Shadows implements WindowTuner {
 
 class Shadow {
   readonly #policy: WTinyLfu;
-  readonly #slots = new Map<number, number>();
+  readonly #slots = new SlotsByHash();
   readonly #free: number[] = [];
   readonly #weightMax: number;
   #hashes: number[] = [];
@@ -83,7 +84,7 @@ class Shadow {
 
   use(hash: number, weight: number): void {
     const slot = this.#slots.get(hash);
-    if (slot !== undefined) {
+    if (slot !== 0) {
       this.#hits++;
       this.#policy.hit(slot);
       return;

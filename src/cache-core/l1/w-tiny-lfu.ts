@@ -17,7 +17,7 @@ import { grown, SlotLists } from "./slot-lists.ts";
 
 /** Finds out how large the window should be. */
 export interface WindowTuner {
-  /** It wants to hear of uses of keys whose hash is below this, and of no other. */
+  /** It wants to hear of uses of keys whose hash is below this, and of no other. 0 until it knows; then it stays as it is. */
   readonly sampledBelow: number;
   /** Of a use of a key. Answers the share that the window should have from now on, where that changes. */
   use(hash: number, weight: number): number | undefined;
@@ -43,6 +43,15 @@ const protectedShare = 0.8;
 export const windowShareAtFirst = 0.01;
 /** Uses, as a multiple of the entries, after which all counts are halved (TinyLFU §3.3). */
 const agingUses = 10;
+/**
+ * What is known of a slot, in one byte, because each further array that a hit reads is one more place of memory:
+ *
+ *     | - | sampled | region (2 bits) | frequency (4 bits) |
+ */
+const frequencyBits = 0x0f;
+const regionShift = 4;
+const regionBits = 0x30;
+const sampledBit = 0x40;
 /** The cache is roomy until it holds this part of what fits. */
 const roomyPart = 8;
 /** Counts from which a refused candidate gets in by luck, once in 128: else a collision could be turned into a lock-out. */
@@ -57,9 +66,8 @@ export class WTinyLfu implements Policy {
   #sketch = new FrequencySketch(firstSlot);
   #capacity = 0;
   #hashes = new Uint32Array(0);
-  #frequencies = new Uint8Array(0);
-  /** By slot: the head of the list that it stands in. */
-  #regions = new Uint8Array(0);
+  /** By slot: how often it was used, the head of the list that it stands in, and whether the tuner hears of it. */
+  #marks = new Uint8Array(0);
   #weights = new Float64Array(0);
   readonly #regionWeights = new Float64Array(3);
   #windowMax = 0;
@@ -73,6 +81,7 @@ export class WTinyLfu implements Policy {
    * costs. By the time that the room is full most have been asked for again. (A half cost eight tenths of a point on one trace.)
    */
   #isRoomy = true;
+  #sampledBelow = 0;
 
   constructor({ weightMax, random, windowShare = windowShareAtFirst, tuner }: WTinyLfuOptions) {
     this.#weightMax = weightMax;
@@ -85,8 +94,7 @@ export class WTinyLfu implements Policy {
     this.#capacity = slots;
     this.#lists.grow(slots);
     this.#hashes = grown(this.#hashes, slots);
-    this.#frequencies = grown(this.#frequencies, slots);
-    this.#regions = grown(this.#regions, slots);
+    this.#marks = grown(this.#marks, slots);
     this.#weights = grown(this.#weights, slots);
     // What was counted before is little, and of a cache that was not yet full.
     this.#sketch = new FrequencySketch(slots);
@@ -95,7 +103,7 @@ export class WTinyLfu implements Policy {
   insert(slot: number, hash: number, weight: number): void {
     this.#hashes[slot] = hash;
     this.#weights[slot] = weight;
-    this.#frequencies[slot] = this.#sketch.add(hash);
+    this.#marks[slot] = this.#sketch.add(hash) | (hash < this.#sampledBelow ? sampledBit : 0);
     this.#resize(this.#count + 1, weight);
     this.#enter(window, slot);
     this.#used(slot);
@@ -103,16 +111,16 @@ export class WTinyLfu implements Policy {
 
   hit(slot: number): void {
     if (this.#isRoomy) return;
-    const frequency = this.#frequencies[slot] as number;
-    if (frequency < frequencyMax) this.#frequencies[slot] = frequency + 1;
-    const region = this.#regions[slot] as number;
+    const mark = this.#marks[slot] as number;
+    if ((mark & frequencyBits) < frequencyMax) this.#marks[slot] = mark + 1;
+    const region = regionOf(mark);
     if (region === probation) this.#promote(slot);
     else this.#lists.move(region, slot);
     this.#used(slot);
   }
 
   reweigh(slot: number, weight: number): void {
-    this.#regionWeights[this.#regions[slot] as number]! += weight - (this.#weights[slot] as number);
+    this.#regionWeights[regionOf(this.#marks[slot] as number)]! += weight - (this.#weights[slot] as number);
     this.#resize(this.#count, weight - (this.#weights[slot] as number));
     this.#weights[slot] = weight;
   }
@@ -129,8 +137,8 @@ export class WTinyLfu implements Policy {
     this.#leave(slot);
     this.#resize(this.#count - 1, -(this.#weights[slot] as number));
     if (!isDisplaced) return;
-    this.#sketch.raise(this.#hashes[slot] as number, this.#frequencies[slot] as number);
-    this.#tuner?.noteFull(this.#count);
+    this.#sketch.raise(this.#hashes[slot] as number, this.#frequencyOf(slot));
+    if (this.#tuner !== undefined && this.#sampledBelow === 0) this.#startSampling(this.#tuner);
   }
 
   clear(): void {
@@ -142,8 +150,8 @@ export class WTinyLfu implements Policy {
   }
 
   #isAdmitted(candidate: number, victim: number): boolean {
-    const frequency = this.#frequencies[candidate] as number;
-    if (frequency > (this.#frequencies[victim] as number)) return true;
+    const frequency = this.#frequencyOf(candidate);
+    if (frequency > this.#frequencyOf(victim)) return true;
     return frequency >= luckyFrequency && this.#random !== undefined && (this.#random() & 127) === 0;
   }
 
@@ -189,33 +197,47 @@ export class WTinyLfu implements Policy {
 
   #enter(region: number, slot: number): void {
     this.#lists.add(region, slot);
-    this.#regions[slot] = region;
+    this.#marks[slot] = ((this.#marks[slot] as number) & ~regionBits) | (region << regionShift);
     this.#regionWeights[region]! += this.#weights[slot] as number;
   }
 
   #leave(slot: number): void {
     this.#lists.remove(slot);
-    this.#regionWeights[this.#regions[slot] as number]! -= this.#weights[slot] as number;
+    this.#regionWeights[regionOf(this.#marks[slot] as number)]! -= this.#weights[slot] as number;
+  }
+
+  #frequencyOf(slot: number): number {
+    return (this.#marks[slot] as number) & frequencyBits;
   }
 
   #used(slot: number): void {
     if (++this.#uses >= this.#agingAt) this.#age();
-    const tuner = this.#tuner;
-    if (tuner !== undefined && tuner.sampledBelow !== 0) this.#tune(tuner, slot);
+    if (((this.#marks[slot] as number) & sampledBit) !== 0) this.#tune(slot);
   }
 
-  #tune(tuner: WindowTuner, slot: number): void {
-    const hash = this.#hashes[slot] as number;
-    if (hash >= tuner.sampledBelow) return;
-    const share = tuner.use(hash, this.#weights[slot] as number);
+  #tune(slot: number): void {
+    const share = this.#tuner?.use(this.#hashes[slot] as number, this.#weights[slot] as number);
     if (share !== undefined) this.#setWindow(share);
+  }
+
+  /** The tuner knows by the first entry that is displaced. */
+  #startSampling(tuner: WindowTuner): void {
+    tuner.noteFull(this.#count);
+    const below = tuner.sampledBelow;
+    this.#sampledBelow = below;
+    for (let slot = firstSlot; slot < this.#capacity; slot++) {
+      if ((this.#hashes[slot] as number) < below) this.#marks[slot]! |= sampledBit;
+    }
   }
 
   #age(): void {
     this.#uses >>= 1;
     this.#sketch.halve();
-    const frequencies = this.#frequencies;
-    for (let slot = firstSlot; slot < this.#capacity; slot++) frequencies[slot] = (frequencies[slot] as number) >> 1;
+    const marks = this.#marks;
+    for (let slot = firstSlot; slot < this.#capacity; slot++) {
+      const mark = marks[slot] as number;
+      marks[slot] = (mark & ~frequencyBits) | ((mark & frequencyBits) >> 1);
+    }
   }
 
   #setWindow(share: number): void {
@@ -223,4 +245,8 @@ export class WTinyLfu implements Policy {
     this.#guardedMax = Math.floor((this.#weightMax - this.#windowMax) * protectedShare);
     this.#demote();
   }
+}
+
+function regionOf(mark: number): number {
+  return (mark & regionBits) >> regionShift;
 }
