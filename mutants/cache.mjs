@@ -3,8 +3,8 @@ export default [
   {
     name: "a value carries the revision after its load",
     file: "cache-core/filler.ts",
-    find: "const { plan, context, previous, stamp, lease, deltaMs } = how;",
-    replace: "const { plan, context, previous, lease, deltaMs } = how;\n    const stamp = this.#parts.follower.observed;",
+    find: "const { context, previous, stamp, lease, deltaMs } = how;",
+    replace: "const { context, previous, lease, deltaMs } = how;\n    const stamp = this.#parts.follower.observed;",
     source: "bentocache stamps createdAt after the factory; FusionCache 535, 560",
   },
   {
@@ -108,7 +108,7 @@ export default [
   {
     name: "values of another store's life are taken from L2",
     file: "cache-core/second-tier.ts",
-    find: "if (envelope.epoch !== epoch()) return undefined;",
+    find: "if (envelope.epoch !== present) return undefined;",
     replace: "",
     source: "a Store that forgot everything (memory:, FLUSHALL)",
   },

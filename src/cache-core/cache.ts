@@ -20,8 +20,8 @@ import { BatchLoad, type ManyValues } from "./batch-load.ts";
 import { type CacheEntry, drawsEarly } from "./cache-entry.ts";
 import type { CacheEvent } from "./event.ts";
 import { FillLeases, leaseKey } from "./fill-lease.ts";
-import { Filler, type FillPlan } from "./filler.ts";
-import { type FirstNews, type Flight, mayHave, mayJoin } from "./flight.ts";
+import { Filler } from "./filler.ts";
+import { type FirstNews, type Flight, type FlightPlan, mayHave, mayJoin } from "./flight.ts";
 import { Follower } from "./follower.ts";
 import { GuardedL2 } from "./guarded-l2.ts";
 import type { Target } from "./invalidation.ts";
@@ -417,19 +417,15 @@ export class Cache<V = unknown> implements AsyncDisposable {
     return new Promise((resolve) => {
       if (options !== noOptions) checkReadOptions(options);
       this.#metrics.misses++;
-      const onFirst = (flight: Flight<V>, news: FirstNews<V>): void => {
-        if (news.kind === "landed") resolve(news.landing.value as V);
-        else resolve(this.#afterNews(flight, news, options));
-      };
-      this.#filler.begin({ key, keyHash: hash, nowMs }, new PlainPlan(load, options, onFirst));
+      this.#filler.begin({ key, keyHash: hash, nowMs }, new PlainPlan(load, options, resolve, this.#afterNews));
     });
   }
 
-  /** What `#read` does with news of its own flight that are no landing. */
-  async #afterNews(flight: Flight<V>, news: FirstNews<V>, options: ReadOptions): Promise<V> {
+  /** What `#read` does with news of its own flight that are no landing. One function for all plans. */
+  readonly #afterNews: AfterNews<V> = async (flight, news, options) => {
     const answer = await this.#answer(flight, { entry: undefined, options, news, isOwn: true });
     return answer.kind === "stale" ? this.#serveStale(answer.entry) : (answer.landing.value as V);
-  }
+  };
 
   /**
    * Who does not know how current he is joins only what asks the origin and began within the bound: what was invalidated
@@ -674,19 +670,27 @@ export class Cache<V = unknown> implements AsyncDisposable {
   }
 }
 
-/** Of `#readPlainly`. A class for the reason given at `Call` in guarded-l2.ts. */
-class PlainPlan<V> implements FillPlan<V> {
+type AfterNews<V> = (flight: Flight<V>, news: FirstNews<V>, options: ReadOptions) => Promise<V>;
+
+/** Of `#readPlainly`, with who waits for it. A class for the reason given at `Call` in guarded-l2.ts. */
+class PlainPlan<V> implements FlightPlan<V> {
   readonly load: Load<V>;
   readonly options: ReadOptions;
   readonly isDirect = false;
   readonly newerThan = undefined;
   readonly onParked = undefined;
-  readonly onFirst: (flight: Flight<V>, news: FirstNews<V>) => void;
+  readonly #resolve: (value: V | PromiseLike<V>) => void;
+  readonly #afterNews: AfterNews<V>;
 
-  constructor(load: Load<V>, options: ReadOptions, onFirst: (flight: Flight<V>, news: FirstNews<V>) => void) {
+  constructor(load: Load<V>, options: ReadOptions, resolve: (value: V | PromiseLike<V>) => void, afterNews: AfterNews<V>) {
     this.load = load;
     this.options = options;
-    this.onFirst = onFirst;
+    this.#resolve = resolve;
+    this.#afterNews = afterNews;
+  }
+
+  onFirst(flight: Flight<V>, news: FirstNews<V>): void {
+    this.#resolve(news.kind === "landed" ? (news.landing.value as V) : this.#afterNews(flight, news, this.options));
   }
 }
 

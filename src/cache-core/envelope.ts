@@ -38,10 +38,13 @@ export function sealEnvelope(
   return `${magic}${seal(codec, keyHash, body)}\n${body}`;
 }
 
-/** Undefined: not a value that was stored under this key, or one of another version. */
+/**
+ * Undefined: not a value that was stored under this key, or one of another version. `epoch`: the one that it probably carries;
+ * then no text is made of what stands there.
+ */
 export function openEnvelope(
   codec: Codec,
-  { keyHash, text }: { readonly keyHash: number; readonly text: string },
+  { keyHash, text, epoch: present }: { readonly keyHash: number; readonly text: string; readonly epoch?: string | undefined },
 ): Envelope | undefined {
   if (!text.startsWith(magic)) return undefined;
   // In one pass: a list of texts of the header, or a search for each of its ends, costs as much as the value's own parsing.
@@ -54,13 +57,14 @@ export function openEnvelope(
   const deltaMs = header.number(space);
   // One that is none would be neither above nor below any revision or moment.
   if (Number.isNaN(since + freshUntil + keepUntil + deltaMs)) return undefined;
-  const epoch = header.word();
+  const isPresent = present !== undefined && header.isNext(present);
+  const epoch = isPresent ? present : header.word();
   const headerEnd = text.charCodeAt(header.at) === newLine ? header.at : text.indexOf("\n", header.at);
   if (headerEnd === -1) return undefined;
   try {
     const [etag, tags] = header.at === headerEnd ? nothingMore : JSON.parse(text.slice(header.at, headerEnd));
     return {
-      epoch: epoch.includes("%") ? decodeURIComponent(epoch) : epoch,
+      epoch: !isPresent && epoch.includes("%") ? decodeURIComponent(epoch) : epoch,
       since,
       freshUntil: infinite(freshUntil),
       keepUntil: infinite(keepUntil),
@@ -107,6 +111,17 @@ class Header {
     }
     this.at = at + 1;
     return isMinus ? -1 : number;
+  }
+
+  /** Whether this word stands there, as it is; if so it is read. One with a percent sign stands there encoded. */
+  isNext(word: string): boolean {
+    const text = this.#text;
+    const end = this.at + word.length;
+    if (!text.startsWith(word, this.at) || word.includes("%")) return false;
+    const unit = text.charCodeAt(end);
+    if (unit !== space && unit !== newLine) return false;
+    this.at = end;
+    return true;
   }
 
   /** What stands before the next space or new line. */

@@ -14,7 +14,7 @@ import { conclaveError } from "../base/errors.ts";
 import type { Platform } from "../base/ports.ts";
 import { CacheEntry } from "./cache-entry.ts";
 import type { FillLeases, LeaseAnswer } from "./fill-lease.ts";
-import { type FirstNews, Flight, type FlightEnd, type Landing } from "./flight.ts";
+import { Flight, type FlightEnd, type FlightPlan, type Landing } from "./flight.ts";
 import { Flights } from "./flights.ts";
 import type { Follower } from "./follower.ts";
 import { failed } from "./guarded-l2.ts";
@@ -22,24 +22,9 @@ import type { InvalidationHistory } from "./invalidation-history.ts";
 import { deepFreeze } from "./keep-whole.ts";
 import { LoadContext, notModified } from "./load-context.ts";
 import type { CacheMetrics } from "./metrics.ts";
-import type { CheckedOptions, ReadOptions } from "./options.ts";
-import type { L2Answer, SecondTier } from "./second-tier.ts";
+import type { CheckedOptions } from "./options.ts";
+import type { L2Answer, L2Request, SecondTier } from "./second-tier.ts";
 import type { Shelf } from "./shelf.ts";
-
-/** How this value is to be loaded and kept. */
-export interface FillPlan<V> {
-  readonly load: (context: LoadContext<V>) => V | undefined | PromiseLike<V | undefined>;
-  /** Of the call; they overrule the cache's. */
-  readonly options: ReadOptions;
-  /** Asks nobody but the origin. */
-  readonly isDirect: boolean;
-  /** What L2 holds must be newer than this to be taken. */
-  readonly newerThan: CacheEntry<V> | undefined;
-  /** Called once when it must wait for another process, or is found: it needs no load for now. */
-  readonly onParked: (() => void) | undefined;
-  /** Hears the first news, and throws nothing: for who would wait for it and for nothing else. */
-  readonly onFirst?: ((flight: Flight<V>, news: FirstNews<V>) => void) | undefined;
-}
 
 /** How long L2, or the Store, may still hold up this read. */
 interface Budget {
@@ -84,84 +69,64 @@ export class Filler<V> {
   }
 
   /** `nowMs`: now. */
-  begin({ key, keyHash, nowMs }: { readonly key: string; readonly keyHash: number; readonly nowMs: number }, plan: FillPlan<V>) {
-    const { follower, history } = this.#parts;
-    const flight = new Flight<V>(
-      {
-        key,
-        keyHash,
-        floor: follower.observed,
-        changes: history.changes,
-        life: history.life,
-        startedMs: nowMs,
-        isDirect: plan.isDirect,
-      },
-      plan.onFirst,
-    );
+  begin(
+    { key, keyHash, nowMs }: { readonly key: string; readonly keyHash: number; readonly nowMs: number },
+    plan: FlightPlan<V>,
+  ): Flight<V> {
+    const { follower, history, l2, options } = this.#parts;
+    const { isDirect } = plan;
+    const { changes, life } = history;
+    const flight = new Flight<V>({ key, keyHash, floor: follower.observed, changes, life, startedMs: nowMs, isDirect }, plan);
     this.#flights.set(flight);
-    this.#fill(flight, plan);
+    if (l2 === undefined || isDirect) background(this.#loadToTheEnd(flight, undefined), "load a value");
+    // A hit in L2 is the path that counts: it is made of callbacks, and promises only for those who wait for one.
+    else l2.read(new FirstLook(flight, this), { sentMs: nowMs, budgetMs: options.l2TimeoutMs });
     return flight;
   }
 
-  /** A hit in L2 is the path that counts: it is made of callbacks, and promises only for those who wait for one. */
-  #fill(flight: Flight<V>, plan: FillPlan<V>): void {
-    const { l2, options } = this.#parts;
-    if (l2 === undefined || flight.isDirect) {
-      background(this.#loadToTheEnd(flight, plan, undefined), "load a value");
+  /** For `FirstLook`: what L2 has answered. */
+  onFirstRead(flight: Flight<V>, read: L2Answer<V>): void {
+    if (read === failed || read === undefined || !isWanted(read, flight.plan)) {
+      background(this.#loadToTheEnd(flight, this.#seek(flight, read)), "load a value");
       return;
     }
-    const { key, keyHash, startedMs } = flight;
-    const onError = (error: unknown): void => this.#onEnd(flight, plan, { kind: "failed", error });
-    const onRead = (read: L2Answer<V>): void => {
-      if (read === failed || read === undefined || !this.#isWanted(read, plan)) {
-        background(this.#loadToTheEnd(flight, plan, this.#seek(flight, { plan, l2, read })), "load a value");
-        return;
-      }
-      try {
-        this.#onEnd(flight, plan, { kind: "landed", landing: this.#adopt(read) });
-      } catch (error) {
-        onError(error);
-      }
-    };
-    l2.read({ key, keyHash, sentMs: startedMs, budgetMs: options.l2TimeoutMs }, onRead, onError);
+    try {
+      this.end(flight, { kind: "landed", landing: this.#adopt(read) });
+    } catch (error) {
+      this.end(flight, { kind: "failed", error });
+    }
   }
 
   /** Never rejects: its failure is the flight's end. */
-  async #loadToTheEnd(flight: Flight<V>, plan: FillPlan<V>, search: Promise<Sought<V>> | undefined): Promise<void> {
+  async #loadToTheEnd(flight: Flight<V>, search: Promise<Sought<V>> | undefined): Promise<void> {
     try {
-      this.#onEnd(flight, plan, { kind: "landed", landing: await this.#foundOrLoaded(flight, plan, await search) });
+      this.end(flight, { kind: "landed", landing: await this.#foundOrLoaded(flight, await search) });
     } catch (error) {
-      this.#onEnd(flight, plan, { kind: "failed", error });
+      this.end(flight, { kind: "failed", error });
     }
   }
 
-  #foundOrLoaded(flight: Flight<V>, plan: FillPlan<V>, sought: Sought<V> | undefined): Landing<V> | Promise<Landing<V>> {
+  #foundOrLoaded(flight: Flight<V>, sought: Sought<V> | undefined): Landing<V> | Promise<Landing<V>> {
     if (sought?.kind === "found") return this.#adopt(sought.entry);
     const lease = sought?.lease;
     const stamp = lease?.revision ?? Math.max(flight.floor, this.#parts.follower.observed);
-    return this.#load(flight, { plan, lease, previous: sought?.previous ?? plan.newerThan, stamp });
+    return this.#load(flight, { lease, previous: sought?.previous ?? flight.plan.newerThan, stamp });
   }
 
-  #onEnd(flight: Flight<V>, plan: FillPlan<V>, end: FlightEnd<V>): void {
-    plan.onParked?.();
+  /** For `FirstLook` and here. */
+  end(flight: Flight<V>, end: FlightEnd<V>): void {
+    flight.plan.onParked?.();
     this.#flights.delete(flight);
     flight.end(end);
   }
 
   // ------------------------------------------------------------------------------------------------ 1 to 3
 
-  /** `read`: what L2 has answered just now. */
-  async #seek(
-    flight: Flight<V>,
-    how: {
-      readonly plan: FillPlan<V>;
-      readonly l2: SecondTier<V>;
-      readonly read: L2Answer<V>;
-    },
-  ): Promise<Sought<V>> {
+  /** `first`: what L2 has answered just now. */
+  async #seek(flight: Flight<V>, first: L2Answer<V>): Promise<Sought<V>> {
     const { platform, metrics } = this.#parts;
-    const { plan, l2 } = how;
-    const { key, keyHash } = flight;
+    const { key, keyHash, plan } = flight;
+    const l2 = this.#parts.l2 as SecondTier<V>;
     const startedMs = platform.now();
     let giveUpMs = startedMs + (plan.options.leaseWaitMs ?? this.#parts.options.leaseWaitMs);
     let waitMs = this.#parts.options.l2TimeoutMs;
@@ -177,13 +142,13 @@ export class Filler<V> {
           budget.leftMs -= platform.now() - sentMs;
           resolve(read);
         };
-        l2.read({ key, keyHash, sentMs, budgetMs: budget.leftMs }, onRead, reject);
+        l2.read({ key, keyHash, onRead, onError: reject }, { sentMs, budgetMs: budget.leftMs });
       });
     };
-    for (let read = how.read; ; read = await readAgain()) {
+    for (let read = first; ; read = await readAgain()) {
       if (read === failed) metrics.l2Failures++;
       else if (read !== undefined) {
-        if (this.#isWanted(read, plan)) {
+        if (isWanted(read, plan)) {
           lease?.release();
           return { kind: "found", entry: read };
         }
@@ -247,13 +212,6 @@ export class Filler<V> {
     return answer;
   }
 
-  /** An entry that was read at its `loadedMs`: now. */
-  #isWanted(entry: CacheEntry<V>, { newerThan }: FillPlan<V>): boolean {
-    const nowMs = entry.loadedMs;
-    if (nowMs >= entry.freshUntilMs) return false;
-    return newerThan === undefined || entry.stamp > newerThan.stamp || nowMs >= newerThan.freshUntilMs;
-  }
-
   #adopt(entry: CacheEntry<V>): Landing<V> {
     this.#parts.metrics.l2Hits++;
     this.#guard(entry.value);
@@ -266,14 +224,14 @@ export class Filler<V> {
   #load(
     flight: Flight<V>,
     how: {
-      readonly plan: FillPlan<V>;
       readonly lease: Won | undefined;
       readonly previous: CacheEntry<V> | undefined;
       readonly stamp: number;
     },
   ): Promise<Landing<V>> {
     const { platform, metrics, life, onLoadFailed } = this.#parts;
-    const { plan, previous } = how;
+    const { previous } = how;
+    const { plan } = flight;
     const hardTimeoutMs = plan.options.hardTimeoutMs ?? this.#parts.options.hardTimeoutMs;
     const context = new LoadContext<V>(flight.key, life, previous, {
       ttlMs: undefined,
@@ -333,7 +291,6 @@ export class Filler<V> {
   #keep(
     flight: Flight<V>,
     how: {
-      readonly plan: FillPlan<V>;
       readonly lease: Won | undefined;
       readonly previous: CacheEntry<V> | undefined;
       readonly stamp: number;
@@ -343,8 +300,8 @@ export class Filler<V> {
     },
   ): Landing<V> {
     const { shelf, l2, platform, follower, options } = this.#parts;
-    const { plan, context, previous, stamp, lease, deltaMs } = how;
-    const { ttlMs = options.ttlMs, graceMs = options.graceMs, negativeTtlMs = options.negativeTtlMs } = plan.options;
+    const { context, previous, stamp, lease, deltaMs } = how;
+    const { ttlMs = options.ttlMs, graceMs = options.graceMs, negativeTtlMs = options.negativeTtlMs } = flight.plan.options;
     const value = (how.answer as unknown) === notModified ? previous?.value : how.answer;
     const entry = this.makeEntry(flight, {
       value: value as V,
@@ -386,14 +343,20 @@ export class Filler<V> {
     const { platform, options } = this.#parts;
     const { ttlMs, graceMs } = parts;
     const drawn = options.jitter === 0 ? 0 : (options.jitter * platform.randomUint32()) / 2 ** 32;
+    // Spelt out, and in the order of the one in second-tier.ts: where the constructor meets objects of many shapes (those that
+    // `...parts` makes are), each of its looks into one is slow, also for hits in L2.
     return new CacheEntry({
-      ...parts,
       key: subject.key,
       keyHash: subject.keyHash,
       life: subject.life,
+      tags: parts.tags,
+      value: parts.value,
+      stamp: parts.stamp,
       nowMs: platform.now(),
       freshForMs: ttlMs === Number.POSITIVE_INFINITY ? ttlMs : ttlMs * (1 - drawn),
       graceMs: ttlMs === 0 ? 0 : graceMs,
+      deltaMs: parts.deltaMs,
+      etag: parts.etag,
       earlyRefresh: options.earlyRefresh,
     });
   }
@@ -401,6 +364,42 @@ export class Filler<V> {
   #guard(value: V): void {
     if (this.#parts.options.values === "frozen") deepFreeze(value);
   }
+}
+
+/**
+ * What a flight asks L2 first. A class, and not two functions that close over the flight: it is made for each hit in L2.
+ */
+class FirstLook<V> implements L2Request<V> {
+  readonly #flight: Flight<V>;
+  readonly #filler: Filler<V>;
+
+  constructor(flight: Flight<V>, filler: Filler<V>) {
+    this.#flight = flight;
+    this.#filler = filler;
+  }
+
+  get key(): string {
+    return this.#flight.key;
+  }
+
+  get keyHash(): number {
+    return this.#flight.keyHash;
+  }
+
+  onRead(read: L2Answer<V>): void {
+    this.#filler.onFirstRead(this.#flight, read);
+  }
+
+  onError(error: unknown): void {
+    this.#filler.end(this.#flight, { kind: "failed", error });
+  }
+}
+
+/** An entry that was read at its `loadedMs`: now. */
+function isWanted<V>(entry: CacheEntry<V>, { newerThan }: FlightPlan<V>): boolean {
+  const nowMs = entry.loadedMs;
+  if (nowMs >= entry.freshUntilMs) return false;
+  return newerThan === undefined || entry.stamp > newerThan.stamp || nowMs >= newerThan.freshUntilMs;
 }
 
 function nameOf(key: string): string {

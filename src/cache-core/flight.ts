@@ -7,6 +7,8 @@
  */
 import type { CacheEntry } from "./cache-entry.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
+import type { LoadContext } from "./load-context.ts";
+import type { ReadOptions } from "./options.ts";
 
 /** What a flight has brought. */
 export interface Landing<V> {
@@ -39,6 +41,21 @@ export interface Departure {
   readonly isDirect: boolean;
 }
 
+/** How its value is to be loaded and kept. */
+export interface FlightPlan<V> {
+  readonly load: (context: LoadContext<V>) => V | undefined | PromiseLike<V | undefined>;
+  /** Of the call; they overrule the cache's. */
+  readonly options: ReadOptions;
+  /** Asks nobody but the origin. */
+  readonly isDirect: boolean;
+  /** What L2 holds must be newer than this to be taken. */
+  readonly newerThan: CacheEntry<V> | undefined;
+  /** Called once when it must wait for another process, or is found: it needs no load for now. */
+  readonly onParked: (() => void) | undefined;
+  /** Hears the first news, and throws nothing: for who would wait for it and for nothing else. */
+  onFirst?(flight: Flight<V>, news: FirstNews<V>): void;
+}
+
 export class Flight<V> implements Departure {
   readonly key: string;
   readonly keyHash: number;
@@ -47,20 +64,16 @@ export class Flight<V> implements Departure {
   readonly life: number;
   readonly startedMs: number;
   readonly isDirect: boolean;
+  readonly plan: FlightPlan<V>;
   /** What L2 had in its grace, for those who would rather not wait for the load. */
   stale: CacheEntry<V> | undefined;
-  readonly #onFirst: ((flight: Flight<V>, news: FirstNews<V>) => void) | undefined;
   #first: FirstNews<V> | undefined;
   #ended: FlightEnd<V> | undefined;
-  /** Both made when somebody asks for them: who began it may have left a callback, and most are content with the first news. */
+  /** Both made when somebody asks for them: who began it may hear of it by its plan, and most are content with the first news. */
   #firstNews: Promised<FirstNews<V>> | undefined;
   #whenEnded: Promised<FlightEnd<V>> | undefined;
 
-  /** `onFirst` hears the first news, throws nothing. */
-  constructor(
-    { key, keyHash, floor, changes, life, startedMs, isDirect }: Departure,
-    onFirst?: (flight: Flight<V>, news: FirstNews<V>) => void,
-  ) {
+  constructor({ key, keyHash, floor, changes, life, startedMs, isDirect }: Departure, plan: FlightPlan<V>) {
     this.key = key;
     this.keyHash = keyHash;
     this.floor = floor;
@@ -68,7 +81,7 @@ export class Flight<V> implements Departure {
     this.life = life;
     this.startedMs = startedMs;
     this.isDirect = isDirect;
-    this.#onFirst = onFirst;
+    this.plan = plan;
   }
 
   /** Never rejects. */
@@ -100,7 +113,7 @@ export class Flight<V> implements Departure {
   #tellFirst(news: FirstNews<V>): void {
     if (this.#first !== undefined) return;
     this.#first = news;
-    this.#onFirst?.(this, news);
+    this.plan.onFirst?.(this, news);
     this.#firstNews?.resolve(news);
   }
 }

@@ -3,10 +3,11 @@
  */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Flight } from "./flight.ts";
+import { Flight, type FlightPlan } from "./flight.ts";
 import { Flights } from "./flights.ts";
 
 const departure = { floor: 0, changes: 0, life: 0, startedMs: 0, isDirect: false };
+const plan: FlightPlan<number> = { load: () => 1, options: {}, isDirect: false, newerThan: undefined, onParked: undefined };
 
 test("any order of coming and going leaves of each key the latest flight, whose hashes meet or not", () => {
   // Few low bits, so that many want one hook, also at the end of the table; and keys of one hash.
@@ -23,7 +24,7 @@ test("any order of coming and going leaves of each key the latest flight, whose 
         const key = `${name}${hash}`;
         const present = model.get(key);
         if (act === "set") {
-          const flight = new Flight<number>({ key: `${name}${hash}`, keyHash: hash, ...departure });
+          const flight = new Flight<number>({ key: `${name}${hash}`, keyHash: hash, ...departure }, plan);
           flights.set(flight);
           model.set(key, flight);
         } else if (present !== undefined) {

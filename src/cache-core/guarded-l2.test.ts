@@ -63,10 +63,11 @@ function scene(port: "get" | "read") {
   return {
     read: (key: string): Promise<unknown> =>
       new Promise((resolve) => {
-        guarded.get({ key, sentMs: nowMs, budgetMs: 100 }, (answer) => {
+        const onText = (_: unknown, answer: unknown): void => {
           heard.push(answer);
           resolve(answer);
-        });
+        };
+        guarded.get({ key }, { sentMs: nowMs, budgetMs: 100 }, { onText });
       }),
     heard,
     failures,

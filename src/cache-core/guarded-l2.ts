@@ -6,7 +6,7 @@
 import type { Platform } from "../base/ports.ts";
 import { Breaker } from "./breaker.ts";
 import { type Deadline, Deadlines } from "./deadlines.ts";
-import type { L2 } from "./l2.ts";
+import type { L2, L2Reader } from "./l2.ts";
 
 export interface GuardedL2Options {
   readonly l2: L2;
@@ -17,11 +17,10 @@ export interface GuardedL2Options {
   readonly onClosed: () => void;
 }
 
-/** `sentMs`: now. */
-export interface GuardedRead {
-  readonly key: string;
-  readonly sentMs: number;
-  readonly budgetMs: number;
+/** Hears what became of calls: of each once, and throws nothing. One for all of them: what is made for each read costs. */
+export interface TextListener<Asked> {
+  /** null: a miss. */
+  onText(asked: Asked, text: string | null | typeof failed): void;
 }
 
 const backgroundMax = 1_000;
@@ -50,19 +49,24 @@ export class GuardedL2 {
   }
 
   /**
-   * Calls back once, within the budget, whatever becomes of the call: with the text (null: a miss) or `failed`. `onEnd` throws
-   * nothing. Calls back instead of promising: a hit in L2 is the path that counts.
+   * Tells the listener within the budget, whatever becomes of the call. `sentMs`: now. Calls back instead of promising: a hit
+   * in L2 is the path that counts.
    */
-  get({ key, sentMs, budgetMs }: GuardedRead, onEnd: (text: string | null | typeof failed) => void): void {
+  get<Asked extends { readonly key: string }>(
+    asked: Asked,
+    { sentMs, budgetMs }: { readonly sentMs: number; readonly budgetMs: number },
+    listener: TextListener<Asked>,
+  ): void {
     const { l2, timeoutMs } = this.#options;
     if (budgetMs <= 0 || !this.#guard.breaker.mayCall()) {
-      onEnd(failed);
+      listener.onText(asked, failed);
       return;
     }
-    const call = this.#begin({ sentMs, timeoutMs: Math.min(budgetMs, timeoutMs), onEnd });
+    const call = new ReadCall(this.#guard, { sentMs, timeoutMs: Math.min(budgetMs, timeoutMs) }, asked, listener);
+    this.#guard.deadlines.add(call);
     try {
-      if (l2.read !== undefined) l2.read(key, call);
-      else call.follow(l2.get(key));
+      if (l2.read !== undefined) l2.read(asked.key, call);
+      else follow(l2.get(asked.key), call);
     } catch (error) {
       call.onError(error);
     }
@@ -91,18 +95,13 @@ export class GuardedL2 {
       this.#inBackground--;
       done();
     };
-    const call = this.#begin<void>({ sentMs: platform.now(), timeoutMs: timeoutMs * 10, onEnd });
+    const call = new BackgroundCall(this.#guard, { sentMs: platform.now(), timeoutMs: timeoutMs * 10 }, onEnd);
+    this.#guard.deadlines.add(call);
     try {
-      call.follow(act());
+      follow(act(), call);
     } catch (error) {
       call.onError(error);
     }
-  }
-
-  #begin<A>(parts: CallParts<A>): Call<A> {
-    const call = new Call(this.#guard, parts);
-    this.#guard.deadlines.add(call);
-    return call;
   }
 }
 
@@ -111,10 +110,9 @@ interface Guard {
   readonly deadlines: Deadlines;
 }
 
-interface CallParts<A> {
+interface Period {
   readonly sentMs: number;
   readonly timeoutMs: number;
-  readonly onEnd: (answer: A | typeof failed) => void;
 }
 
 /**
@@ -124,31 +122,24 @@ interface CallParts<A> {
  * object literal makes survives, and puts whatever it makes from then on among the old, where it keeps all it points to from the
  * collector of the young. It keeps no such count of a class.
  */
-class Call<A> implements Deadline {
+abstract class Call<Answer> implements Deadline {
   place = -1;
   readonly dueMs: number;
   readonly #guard: Guard;
   readonly #timeoutMs: number;
-  readonly #onEnd: (answer: A | typeof failed) => void;
 
-  constructor(guard: Guard, { sentMs, timeoutMs, onEnd }: CallParts<A>) {
+  constructor(guard: Guard, { sentMs, timeoutMs }: Period) {
     this.dueMs = sentMs + timeoutMs;
     this.#guard = guard;
     this.#timeoutMs = timeoutMs;
-    this.#onEnd = onEnd;
   }
 
-  follow(answer: Promise<A>): void {
-    void answer.then(
-      (value) => this.onAnswer(value),
-      (error: unknown) => this.onError(error),
-    );
-  }
+  abstract onEnd(answer: Answer | typeof failed): void;
 
-  onAnswer(answer: A): void {
+  onAnswer(answer: Answer): void {
     const isInTime = this.#guard.deadlines.delete(this);
     this.#guard.breaker.onSuccess();
-    if (isInTime) this.#onEnd(answer);
+    if (isInTime) this.onEnd(answer);
   }
 
   onError(error: unknown): void {
@@ -162,6 +153,41 @@ class Call<A> implements Deadline {
 
   #fail(why: string): void {
     this.#guard.breaker.onFailure(why);
-    this.#onEnd(failed);
+    this.onEnd(failed);
   }
+}
+
+class ReadCall<Asked> extends Call<string | null> implements L2Reader {
+  readonly #asked: Asked;
+  readonly #listener: TextListener<Asked>;
+
+  constructor(guard: Guard, period: Period, asked: Asked, listener: TextListener<Asked>) {
+    super(guard, period);
+    this.#asked = asked;
+    this.#listener = listener;
+  }
+
+  override onEnd(answer: string | null | typeof failed): void {
+    this.#listener.onText(this.#asked, answer);
+  }
+}
+
+class BackgroundCall extends Call<void> {
+  readonly #onEnd: () => void;
+
+  constructor(guard: Guard, period: Period, onEnd: () => void) {
+    super(guard, period);
+    this.#onEnd = onEnd;
+  }
+
+  override onEnd(): void {
+    this.#onEnd();
+  }
+}
+
+function follow<Answer>(answer: Promise<Answer>, call: Call<Answer>): void {
+  void answer.then(
+    (value) => call.onAnswer(value),
+    (error: unknown) => call.onError(error),
+  );
 }

@@ -3,7 +3,7 @@
  */
 import { CacheEntry } from "./cache-entry.ts";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
-import type { failed, GuardedL2 } from "./guarded-l2.ts";
+import type { failed, GuardedL2, TextListener } from "./guarded-l2.ts";
 import type { InvalidationHistory } from "./invalidation-history.ts";
 import type { Codec } from "./l2.ts";
 import type { CacheMetrics } from "./metrics.ts";
@@ -20,18 +20,18 @@ export interface SecondTierParts {
   readonly onNotSerializable: (key: string, error: unknown) => void;
 }
 
-/** `sentMs`: now. `budgetMs`: how long L2 may hold it up. */
-export interface L2Read {
-  readonly key: string;
-  readonly keyHash: number;
-  readonly sentMs: number;
-  readonly budgetMs: number;
-}
-
 /** Fresh or in its grace, valid as far as this process knows; undefined: not there; or `failed`. */
 export type L2Answer<V> = CacheEntry<V> | undefined | typeof failed;
 
-export class SecondTier<V> {
+/** What is asked for, and who hears of it: once, by one of the two. Both throw nothing. */
+export interface L2Request<V> {
+  readonly key: string;
+  readonly keyHash: number;
+  onRead(read: L2Answer<V>): void;
+  onError(error: unknown): void;
+}
+
+export class SecondTier<V> implements TextListener<L2Request<V>> {
   readonly #parts: SecondTierParts;
 
   constructor(parts: SecondTierParts) {
@@ -42,18 +42,21 @@ export class SecondTier<V> {
     return this.#parts.l2.isOpen;
   }
 
-  /** Calls back once. */
-  read({ key, keyHash, sentMs, budgetMs }: L2Read, onRead: (read: L2Answer<V>) => void, onError: (error: unknown) => void): void {
-    this.#parts.l2.get({ key, sentMs, budgetMs }, (text) => {
-      let read: L2Answer<V>;
-      try {
-        read = typeof text === "string" ? this.#open({ key, keyHash, text }) : text === null ? undefined : text;
-      } catch (error) {
-        onError(error);
-        return;
-      }
-      onRead(read);
-    });
+  /** `sentMs`: now. `budgetMs`: how long L2 may hold it up. */
+  read(request: L2Request<V>, within: { readonly sentMs: number; readonly budgetMs: number }): void {
+    this.#parts.l2.get(request, within, this);
+  }
+
+  /** For the guarded L2. */
+  onText(request: L2Request<V>, text: string | null | typeof failed): void {
+    let read: L2Answer<V>;
+    try {
+      read = typeof text === "string" ? this.#open(request, text) : text === null ? undefined : text;
+    } catch (error) {
+      request.onError(error);
+      return;
+    }
+    request.onRead(read);
   }
 
   /** In the background; `done` is called when it is there, or will not be. */
@@ -89,16 +92,17 @@ export class SecondTier<V> {
     this.#parts.l2.delete(key);
   }
 
-  #open({ key, keyHash, text }: ToOpen): CacheEntry<V> | undefined {
+  #open({ key, keyHash }: L2Request<V>, text: string): CacheEntry<V> | undefined {
     const { codec, history, metrics, epoch, l2, now, earlyRefresh, onPoisoned } = this.#parts;
-    const envelope = openEnvelope(codec, { keyHash, text });
+    const present = epoch();
+    const envelope = openEnvelope(codec, { keyHash, text, epoch: present });
     if (envelope === undefined) {
       metrics.l2Poisoned++;
       onPoisoned(key, "its checksum or form is not that of a value stored under this key");
       return undefined;
     }
     // Values of another life of the store carry revisions that mean nothing in this one.
-    if (envelope.epoch !== epoch()) return undefined;
+    if (envelope.epoch !== present) return undefined;
     const nowMs = now();
     const clockMs = l2.clockMs(key, nowMs);
     if (clockMs === undefined || clockMs >= envelope.keepUntil) return undefined;
@@ -120,10 +124,4 @@ export class SecondTier<V> {
     metrics.invalidated++;
     return undefined;
   }
-}
-
-interface ToOpen {
-  readonly key: string;
-  readonly keyHash: number;
-  readonly text: string;
 }
