@@ -725,6 +725,23 @@ describe("a second tier that fails", () => {
     await Promise.race([never, platform.settle()]);
   });
 
+  test("by the defaults those who wait for a dead process make one load together", async () => {
+    const l2 = new MemoryL2(platform);
+    const dying = twin();
+    const dead = open<number>({}, { l2, on: dying });
+    const others = Array.from({ length: 4 }, () => open<number>({}, { l2, on: twin() }));
+    await platform.settle();
+    const never = dead.get("k", () => new Promise(() => undefined), { hardTimeoutMs: Number.POSITIVE_INFINITY });
+    await platform.settle();
+    dying.cutOff();
+    const reads = others.map((cache, at) => cache.get("k", async () => at));
+    await platform.advance(8_000);
+    expect(new Set(await Promise.all(reads)).size).toBe(1);
+    expect(others.map(({ metrics }) => metrics.loads).reduce((sum, loads) => sum + loads)).toBe(1);
+    expect(others.map(({ metrics }) => metrics.leasesGivenUp)).toEqual([0, 0, 0, 0]);
+    await Promise.race([never, platform.settle()]);
+  });
+
   test("a process that stood still does not count that time as waiting for another process's load; one that waited loads", async () => {
     const l2 = new MemoryL2(platform);
     const [one, two] = [open<number>({ leaseTtlMs: 60_000 }, { l2, on: twin() }), open<number>({ leaseTtlMs: 60_000 }, { l2 })];

@@ -31,7 +31,10 @@ export interface CacheOptions {
   readonly softTimeoutMs?: number;
   /** How long a load may take before its signal aborts and it fails with LOAD_TIMEOUT. Default 30_000. */
   readonly hardTimeoutMs?: number;
-  /** How long a read waits for another process that loads the same key, before it loads by itself. Default 5_000. */
+  /**
+   * How long a read waits for another process that loads the same key, before it loads by itself. Default 6_000: below
+   * `leaseTtlMs` everybody who waits for a dead process would load just before one of them got its lease.
+   */
   readonly leaseWaitMs?: number;
   /** How long a dead process keeps others from loading what it was loading. 1_000 to 600_000. Default 5_000. */
   readonly leaseTtlMs?: number;
@@ -80,7 +83,7 @@ export const cacheDefaults = {
   l2BreakerMs: 1_000,
   softTimeoutMs: 0,
   hardTimeoutMs: 30_000,
-  leaseWaitMs: 5_000,
+  leaseWaitMs: 6_000,
   leaseTtlMs: 5_000,
   jitter: 0.1,
   earlyRefresh: 1,
