@@ -39,14 +39,12 @@ export class DecisionBatch {
   write(epoch: Epoch, txn: Txn): Promise<BatchAnswer> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ epoch, txn, resolve, reject });
-      if (this.#isAway) return;
-      this.#isAway = true;
-      // At the end of the turn: the votes that came with this one are read in it.
-      this.#store.platform.defer(() => void this.#run());
+      if (!this.#isAway) void this.#run();
     });
   }
 
   async #run(): Promise<void> {
+    this.#isAway = true;
     for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
       const { epoch } = first;
       // A new epoch begins a new write: the condition is one for all.
