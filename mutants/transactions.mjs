@@ -165,8 +165,8 @@ export default [
   {
     name: "a commit that is not confirmed is forgotten",
     file: "coordinator/coordinator.ts",
-    find: 'if (replies.every((reply) => reply === "done")) {\n      if (this.#isWatched) await this.#checkpoint("all-committed", gid);',
-    replace: 'if (replies.length > 0) {\n      if (this.#isWatched) await this.#checkpoint("all-committed", gid);',
+    find: 'if (replies.every((reply) => reply === "done")) {\n      await this.#checkpoint("all-committed", gid);',
+    replace: 'if (replies.length > 0) {\n      await this.#checkpoint("all-committed", gid);',
     source: "Seata 6480: never forget an unresolved branch",
   },
 ].map((mutant) => ({ protocol: "transactions", world: "transactions", ...mutant }));

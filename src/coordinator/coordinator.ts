@@ -191,7 +191,7 @@ export class Coordinator {
     const gid = gidOf(epoch.prefix, epoch.nextSequence(), options.agent);
     epoch.inFlight.add(gid);
     this.#counts.begun++;
-    if (this.#isWatched) await this.#checkpoint("begun", gid);
+    await this.#checkpoint("begun", gid);
     return { gid, epoch };
   }
 
@@ -243,12 +243,12 @@ export class Coordinator {
     const all = agent === undefined ? branches : [...branches, agent];
     const refused = await this.#prepareAll(ticket, branches, { parts: partsOf(all), deadlineMs: plan.deadlineMs });
     if (refused !== undefined && refused.kind !== "yes") {
-      if (this.#isWatched) await this.#checkpoint("refused", ticket.gid);
+      await this.#checkpoint("refused", ticket.gid);
       await this.#rollBackAll(ticket, all);
       return refused.verdict;
     }
     const writers = refused?.writers ?? [];
-    if (this.#isWatched) await this.#checkpoint("all-prepared", ticket.gid);
+    await this.#checkpoint("all-prepared", ticket.gid);
     if (agent !== undefined) return this.#commitAlone(ticket, agent, writers, plan);
     if (writers.length === 0 && !touchesStore) {
       this.#done(ticket);
@@ -268,9 +268,9 @@ export class Coordinator {
     const votes = await Promise.all(
       branches.map(async (branch) => {
         const { resource } = branch.ref;
-        if (this.#isWatched) await this.#checkpoint("prepare", gid, resource);
+        await this.#checkpoint("prepare", gid, resource);
         const answer = await ask(this.platform, deadlineMs - this.platform.now(), () => branch.prepare(parts));
-        if (this.#isWatched && answer !== silent && answer.vote === "yes") await this.#checkpoint("prepared", gid, resource);
+        if (answer !== silent && answer.vote === "yes") await this.#checkpoint("prepared", gid, resource);
         return { branch, answer };
       }),
     );
@@ -292,7 +292,7 @@ export class Coordinator {
 
   async #commitDecided(ticket: Ticket, writers: readonly Branch[], plan: Plan): Promise<Verdict> {
     const { gid, epoch } = ticket;
-    if (this.#isWatched) await this.#checkpoint("deciding", gid);
+    await this.#checkpoint("deciding", gid);
     const forget = this.#forgetting.splice(0, forgetWithDecision);
     // A child of its own: a thousand decisions are one listener on the closing.
     const closing = linkSignal(this.#closing.signal);
@@ -366,7 +366,7 @@ export class Coordinator {
   async #carryOut(ticket: Ticket, decision: Decision, writers: readonly Branch[], plan: Plan): Promise<Verdict> {
     switch (decision.kind) {
       case "committed":
-        if (this.#isWatched) await this.#checkpoint("decided", ticket.gid);
+        await this.#checkpoint("decided", ticket.gid);
         return { kind: "committed", isSettled: await this.#commitAll(ticket, writers, plan.deadlineMs) };
       case "aborted":
         await this.#rollBackAll(ticket, writers);
@@ -388,14 +388,14 @@ export class Coordinator {
     const { gid, epoch } = ticket;
     const replies = await Promise.all(
       writers.map(async (branch) => {
-        if (this.#isWatched) await this.#checkpoint("committing", gid, branch.ref.resource);
+        await this.#checkpoint("committing", gid, branch.ref.resource);
         const reply = await ask(this.platform, this.#answerMs, () => branch.commit());
-        if (this.#isWatched && reply === "done") await this.#checkpoint("committed", gid, branch.ref.resource);
+        if (reply === "done") await this.#checkpoint("committed", gid, branch.ref.resource);
         return reply;
       }),
     );
     if (replies.every((reply) => reply === "done")) {
-      if (this.#isWatched) await this.#checkpoint("all-committed", gid);
+      await this.#checkpoint("all-committed", gid);
       this.#settled(gid);
       if (epoch.kept.has(gid)) epoch.inFlight.delete(gid);
       else this.#forgetSoon(ticket);
@@ -411,12 +411,12 @@ export class Coordinator {
     const { gid } = ticket;
     const isAgent = prepared.length > 0;
     const parts = partsOf([...prepared, agent]);
-    if (this.#isWatched) await this.#checkpoint(isAgent ? "agent" : "one-phase", gid, agent.ref.resource);
+    await this.#checkpoint(isAgent ? "agent" : "one-phase", gid, agent.ref.resource);
     const asked = ask(this.platform, plan.deadlineMs - this.platform.now(), () => agent.commitAlone(parts));
-    if (this.#isWatched) await this.#checkpoint(isAgent ? "agent-sent" : "one-phase-sent", gid, agent.ref.resource);
+    await this.#checkpoint(isAgent ? "agent-sent" : "one-phase-sent", gid, agent.ref.resource);
     let answer: "done" | "rolled-back" | "unknown" | typeof silent = await asked;
     if (answer === silent || answer === "unknown") answer = await this.#fence(agent, plan.deadlineMs + this.#answerMs);
-    if (this.#isWatched) await this.#checkpoint(isAgent ? "agent-done" : "one-phase-done", gid, agent.ref.resource);
+    await this.#checkpoint(isAgent ? "agent-done" : "one-phase-done", gid, agent.ref.resource);
     switch (answer) {
       case "done":
         return { kind: "committed", isSettled: await this.#commitAgents(ticket, prepared, plan.deadlineMs) };
@@ -435,7 +435,7 @@ export class Coordinator {
     const { gid } = ticket;
     const replies = await Promise.all(
       prepared.map(async (branch) => {
-        if (this.#isWatched) await this.#checkpoint("committing", gid, branch.ref.resource);
+        await this.#checkpoint("committing", gid, branch.ref.resource);
         return ask(this.platform, this.#answerMs, () => branch.commit());
       }),
     );
@@ -473,7 +473,7 @@ export class Coordinator {
     const replies = await Promise.all(
       branches.map(async (branch) => {
         const reply = await ask(this.platform, this.#answerMs, () => branch.rollback());
-        if (this.#isWatched && reply === "done") await this.#checkpoint("rolled-back", ticket.gid, branch.ref.resource);
+        if (reply === "done") await this.#checkpoint("rolled-back", ticket.gid, branch.ref.resource);
         return reply;
       }),
     );
@@ -559,7 +559,7 @@ export class Coordinator {
   async #forgotten(batch: readonly Forgettable[]): Promise<void> {
     for (const { gid, epoch } of batch) epoch.inFlight.delete(gid);
     const [first] = batch;
-    if (this.#isWatched && first !== undefined) await this.#checkpoint("forgotten", first.gid);
+    if (first !== undefined) await this.#checkpoint("forgotten", first.gid);
   }
 
   #openEpoch(): Promise<Epoch> {
@@ -611,11 +611,6 @@ export class Coordinator {
         this.#options.telemetry?.emit({ kind: "transaction.recovery-failed", why: String(error) });
       }
     }
-  }
-
-  /** Whether anybody stops at the checkpoints: an await at each of fourteen costs a transaction as much as a message. */
-  get #isWatched(): boolean {
-    return this.#options.checkpoint !== undefined;
   }
 
   #checkpoint(step: Checkpoint, gid: string, resource = ""): void | Promise<void> {

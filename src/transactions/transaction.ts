@@ -39,7 +39,7 @@ export class Transaction<R extends Resources> {
   readonly #branches = new Map<string, ResourceBranch<any>>();
   /** Each Try of a service is one. */
   readonly #serviceBranches: Branch[] = [];
-  #services: Map<string, ServiceHandle> | undefined;
+  readonly #services = new Map<string, ServiceHandle>();
   #branchCount = 0;
   readonly #ending = linkSignal(undefined);
   #storeBranch: StoreBranch | undefined;
@@ -187,7 +187,6 @@ export class Transaction<R extends Resources> {
   }
 
   #service(name: string, resource: HttpResource): ServiceHandle {
-    this.#services ??= new Map();
     let handle = this.#services.get(name);
     if (handle === undefined) {
       const { epoch, traceparent } = this.#parts;
