@@ -51,6 +51,7 @@ export class ClaimJudge {
         break;
     }
   }
+
   #onExpired(session: number): void {
     this.#living.delete(session);
     must(!this.#countsAsAlive(session), "ExpiredIsLost", () => `session ${session} is expired while its client counts on it`);

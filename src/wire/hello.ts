@@ -207,12 +207,7 @@ export function writeWelcome(writer: ByteWriter, welcome: Welcome): void {
   fields.number(welcomeTags.term, welcome.term);
   if (welcome.remembers === true) fields.number(welcomeTags.remembers, 1);
   const { stopped } = welcome;
-  if (stopped !== undefined) {
-    fields.put(welcomeTags.stopped, (value) => {
-      value.utf8(stopped.code);
-      value.utf8(stopped.message);
-    });
-  }
+  if (stopped !== undefined) fields.put(welcomeTags.stopped, (value) => writeReason(value, stopped));
   endMessage(writer, at);
 }
 
@@ -239,9 +234,14 @@ export function readWelcome(body: ByteReader): Welcome {
 
 export function writeRefuse(writer: ByteWriter, refuse: Refuse): void {
   const at = beginMessage(writer, messageTypes.refuse);
-  writer.utf8(refuse.code);
-  writer.utf8(refuse.message);
+  writeReason(writer, refuse);
   endMessage(writer, at);
+}
+
+/** What `readRefuse` reads, inside another message. */
+export function writeReason(writer: ByteWriter, { code, message }: Refuse): void {
+  writer.utf8(code);
+  writer.utf8(message);
 }
 
 export function readRefuse(body: ByteReader): Refuse {

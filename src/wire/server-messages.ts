@@ -6,7 +6,7 @@ import type { ByteReader, ByteWriter } from "../base/byte-codec.ts";
 import type { ErrorCode } from "../base/error-table.ts";
 import { beginMessage, endMessage, messageTypes, readMessages } from "./envelope.ts";
 import { readErrorCode } from "./error-code.ts";
-import { type LeaderNews, type Refuse, readRefuse, readWelcome, type Welcome } from "./hello.ts";
+import { type LeaderNews, type Refuse, readRefuse, readWelcome, type Welcome, writeReason } from "./hello.ts";
 
 export interface Refused {
   readonly code: ErrorCode;
@@ -69,8 +69,7 @@ export function beginWatchBatch(writer: ByteWriter, watchId: number): number {
 export function writeWatchEnd(writer: ByteWriter, watchId: number, refuse: Refuse): void {
   const at = beginMessage(writer, messageTypes.watchEnd);
   writer.varint(watchId);
-  writer.utf8(refuse.code);
-  writer.utf8(refuse.message);
+  writeReason(writer, refuse);
   endMessage(writer, at);
 }
 
@@ -91,9 +90,7 @@ export function writePong(writer: ByteWriter, token: number, news: LeaderNews): 
 function writeNews(writer: ByteWriter, { leader, term, stopped }: LeaderNews): void {
   writer.varint(term);
   writer.utf8(leader ?? "");
-  if (stopped === undefined) return;
-  writer.utf8(stopped.code);
-  writer.utf8(stopped.message);
+  if (stopped !== undefined) writeReason(writer, stopped);
 }
 
 function readNews(body: ByteReader): LeaderNews {
